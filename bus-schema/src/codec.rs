@@ -1,0 +1,218 @@
+//! From messages to bytes and back: one version byte, one kind byte, then MessagePack with named
+//! fields. A body that starts with `{` is JSON, from a person with a plain NATS client.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Refusal, RefusalCode,
+    limits::DEPTH_MAX,
+    message::{Begin, Data, End},
+};
+
+/// The versions of the wire that this code speaks.
+pub mod version {
+    /// The oldest that is understood.
+    pub const MIN: u8 = 1;
+    /// The one that is written.
+    pub const CURRENT: u8 = 1;
+}
+
+/// A message that travels: its kind byte says which.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The second byte.
+    const KIND: u8;
+    /// Its name in errors.
+    const NAME: &str;
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer than two bytes.
+    #[error("{0} byte(s) are too few for a message")]
+    Short(usize),
+    /// A version older than this peer understands.
+    #[error(
+        "wire version {theirs} is too old: this peer speaks {} to {}",
+        version::MIN,
+        version::CURRENT
+    )]
+    TooOld {
+        /// The version byte.
+        theirs: u8,
+    },
+    /// A newer version whose body this peer cannot read.
+    #[error(
+        "wire version {theirs} is too new: this peer speaks {} to {}",
+        version::MIN,
+        version::CURRENT
+    )]
+    TooNew {
+        /// The version byte.
+        theirs: u8,
+    },
+    /// Another kind of message than this subject carries.
+    #[error("expected a {expected} message, got kind {theirs:#04x}")]
+    Kind {
+        /// What this subject carries.
+        expected: &'static str,
+        /// The kind byte.
+        theirs: u8,
+    },
+    /// The body is damaged.
+    #[error("the {what} message is damaged: {source}")]
+    Malformed {
+        /// The message.
+        what: &'static str,
+        /// What the decoder found.
+        source: rmp_serde::decode::Error,
+    },
+}
+
+impl From<&DecodeError> for Refusal {
+    fn from(error: &DecodeError) -> Self {
+        let code = match error {
+            DecodeError::TooOld { .. } | DecodeError::TooNew { .. } => RefusalCode::WrongVersion,
+            _ => RefusalCode::Malformed,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// The bytes of a message.
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    let mut bytes = Vec::with_capacity(128);
+    bytes.extend_from_slice(&[version::CURRENT, M::KIND]);
+    rmp_serde::encode::write_named(&mut bytes, message)
+        .expect("messages are made of types that MessagePack has");
+    bytes.into()
+}
+
+/// The message in `bytes`.
+///
+/// # Errors
+///
+/// [`DecodeError`], which tells another version from damage.
+pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
+    let (theirs, body) = open(bytes, M::KIND, M::NAME)?;
+    read(theirs, body, M::NAME)
+}
+
+/// Splits off version and kind, which every version of the protocol can read.
+fn open<'a>(
+    bytes: &'a [u8],
+    kind: u8,
+    expected: &'static str,
+) -> Result<(u8, &'a [u8]), DecodeError> {
+    match *bytes {
+        [theirs, ..] if theirs < version::MIN => Err(DecodeError::TooOld { theirs }),
+        [version, theirs, ref body @ ..] if theirs == kind => Ok((version, body)),
+        [_, theirs, ..] => Err(DecodeError::Kind { expected, theirs }),
+        _ => Err(DecodeError::Short(bytes.len())),
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    theirs: u8,
+    body: &'a [u8],
+    what: &'static str,
+) -> Result<T, DecodeError> {
+    let mut de = rmp_serde::Deserializer::from_read_ref(body);
+    de.set_max_depth(DEPTH_MAX * 2);
+    T::deserialize(&mut de).map_err(|source| match theirs > version::CURRENT {
+        true => DecodeError::TooNew { theirs },
+        false => DecodeError::Malformed { what, source },
+    })
+}
+
+/// Whether a body is JSON by hand rather than a message: empty, or it starts with `{`.
+pub fn is_json(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), None | Some(b'{'))
+}
+
+/// Bytes that a plain [`Data`] message adds to its payload.
+pub const DATA_HEAD_BYTES: usize = 25;
+
+impl Data {
+    /// The kind byte.
+    pub const KIND: u8 = 0x12;
+
+    /// The head of a message with `len` payload bytes and nothing else, to be followed by them.
+    /// This is what [`encode`](Self::encode) writes, with integers at full width so that the
+    /// payload can be collected behind a gap of known size.
+    pub fn head(at: u64, len: u32) -> [u8; DATA_HEAD_BYTES] {
+        let mut head = *b"\x01\x12\x82\xa2at\xcf________\xa4data\xc6____";
+        head[7..15].copy_from_slice(&at.to_be_bytes());
+        head[21..25].copy_from_slice(&len.to_be_bytes());
+        head
+    }
+
+    /// The bytes of the message.
+    pub fn encode(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct Tail<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            begin: &'a Option<Begin>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            end: &'a Option<End>,
+        }
+        let len = u32::try_from(self.data.len()).expect("a chunk is smaller than 4 GiB");
+        let mut bytes = Vec::with_capacity(DATA_HEAD_BYTES + self.data.len() + 128);
+        bytes.extend_from_slice(&Self::head(self.at, len));
+        bytes.extend_from_slice(&self.data);
+        let more = u8::from(self.begin.is_some()) + u8::from(self.end.is_some());
+        if more > 0 {
+            bytes[2] = 0x82 + more;
+            let tail = Tail { begin: &self.begin, end: &self.end };
+            let start = bytes.len();
+            rmp_serde::encode::write_named(&mut bytes, &tail)
+                .expect("messages are made of types that MessagePack has");
+            bytes.remove(start); // the tail's fields belong to the one map that began above
+        }
+        bytes.into()
+    }
+
+    /// The message in `bytes`; its payload is a slice of them, not a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`], as [`decode`].
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        #[derive(Deserialize)]
+        struct Borrowed<'a> {
+            at: u64,
+            #[serde(default, borrow)]
+            data: Raw<'a>,
+            #[serde(default)]
+            begin: Option<Begin>,
+            #[serde(default)]
+            end: Option<End>,
+        }
+        let (theirs, body) = open(bytes, Self::KIND, "data")?;
+        let Borrowed { at, data, begin, end } = read(theirs, body, "data")?;
+        Ok(Self { at, data: bytes.slice_ref(data.0), begin, end })
+    }
+}
+
+/// A MessagePack `bin` that stays where it is.
+#[derive(Default)]
+struct Raw<'a>(&'a [u8]);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = &'de [u8];
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<&'de [u8], E> {
+                Ok(bytes)
+            }
+        }
+        d.deserialize_bytes(Visitor).map(Raw)
+    }
+}

@@ -1,0 +1,211 @@
+//! Ids: the tokens of a subject that nobody chooses.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize, de};
+use uuid::Uuid;
+
+use crate::{ExporterName, Path};
+
+/// Why a text is not an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}")]
+pub struct IdError {
+    what: &'static str,
+    text: String,
+}
+
+impl IdError {
+    fn new(what: &'static str, text: &str) -> Self {
+        Self { what, text: text.chars().take(80).collect() }
+    }
+}
+
+/// The UUID of a driver, written in lower case with dashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DriverId(Uuid);
+
+impl DriverId {
+    /// The namespace of driver UUIDs: the UUIDv5 of `jmp-bus` in the URL namespace of RFC 9562.
+    pub const NAMESPACE: Uuid = uuid::uuid!("752c930c-66cf-59c8-b15b-4b79e52cd9f5");
+
+    /// The stable id of the driver at `path` of `exporter`: UUIDv5 of `exporter/path`, so that
+    /// an address becomes a subject without asking anybody.
+    pub fn at(exporter: &ExporterName, path: &Path) -> Self {
+        let address = match path.is_root() {
+            true => exporter.to_string(),
+            false => format!("{exporter}/{path}"),
+        };
+        Self(Uuid::new_v5(&Self::NAMESPACE, address.as_bytes()))
+    }
+
+    /// The id as a UUID.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for DriverId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl fmt::Display for DriverId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for DriverId {
+    type Err = IdError;
+
+    /// Takes the one form that subjects use: 36 characters, lower case, with dashes.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let uuid = Uuid::try_parse(text).map_err(|_| IdError::new("driver id (UUID)", text))?;
+        let mut canonical = Uuid::encode_buffer();
+        match uuid.as_hyphenated().encode_lower(&mut canonical) == text {
+            true => Ok(Self(uuid)),
+            false => Err(IdError::new("driver id (UUID in lower case with dashes)", text)),
+        }
+    }
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $int:ty, $digits:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $int);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0_u8; $digits];
+                for (at, byte) in text.iter_mut().rev().enumerate() {
+                    *byte = HEX[((self.0 >> (4 * at)) & 0xf) as usize];
+                }
+                f.write_str(std::str::from_utf8(&text).expect("hex digits are text"))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let digits = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+                if text.len() != $digits || !text.bytes().all(digits) {
+                    return Err(IdError::new($what, text));
+                }
+                <$int>::from_str_radix(text, 16).map(Self).map_err(|_| IdError::new($what, text))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_id! {
+    /// One run of a client process: random, so that a counter can number its calls.
+    Session, u64, 16, "session (16 hex digits)"
+}
+hex_id! {
+    /// One run of an exporter process: random. Another incarnation remembers nothing.
+    Incarnation, u64, 16, "incarnation (16 hex digits)"
+}
+hex_id! {
+    /// One open stream: 128 random bits, which stand in for a reply subject on its messages.
+    StreamId, u128, 32, "stream id (32 hex digits)"
+}
+
+/// One call of one client process, written `<session>-<counter>`.
+///
+/// The client's name is not in it: that comes from the subject, where the broker vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId {
+    /// The client process.
+    pub session: Session,
+    /// The call within it, counted from 1.
+    pub counter: u64,
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.session, self.counter)
+    }
+}
+
+impl FromStr for CallId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let no = || IdError::new("call id (session-counter)", text);
+        let (session, counter) = text.split_once('-').ok_or_else(no)?;
+        let plain = !counter.is_empty()
+            && counter.bytes().all(|b| b.is_ascii_digit())
+            && !(counter.len() > 1 && counter.starts_with('0'));
+        match plain {
+            true => {
+                Ok(Self { session: session.parse()?, counter: counter.parse().map_err(|_| no())? })
+            }
+            false => Err(no()),
+        }
+    }
+}
+
+impl Serialize for CallId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        // On the stack: every call of every client passes here.
+        use std::io::Write as _;
+        let mut text = [0_u8; 37];
+        let mut rest = &mut text[..];
+        write!(rest, "{self}").map_err(serde::ser::Error::custom)?;
+        let unused = rest.len();
+        let used = text.len() - unused;
+        s.serialize_str(std::str::from_utf8(&text[..used]).map_err(serde::ser::Error::custom)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for CallId {
+    fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_what_its_documentation_says() {
+        assert_eq!(DriverId::NAMESPACE, Uuid::new_v5(&Uuid::NAMESPACE_URL, b"jmp-bus"));
+    }
+
+    #[test]
+    fn ids_read_back_what_they_write() {
+        let call = CallId { session: Session(0xab), counter: 7 };
+        assert_eq!(call.to_string(), "00000000000000ab-7");
+        assert_eq!(call.to_string().parse(), Ok(call));
+        assert_eq!(StreamId(1).to_string().parse(), Ok(StreamId(1)));
+    }
+
+    #[test]
+    fn a_second_spelling_of_an_id_is_refused() {
+        for bad in ["00000000000000AB-7", "00000000000000ab-07", "00000000000000ab-", "ab-7", "-"] {
+            assert!(bad.parse::<CallId>().is_err(), "{bad}");
+        }
+        assert!("E1DE1FB6-DF32-59AE-9151-C63838EF98CF".parse::<DriverId>().is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! How large, how many, how long: every bound of the protocol, with where its number comes from.
+
+use std::time::Duration;
+
+/// Longest name, in bytes. NATS advises subjects under 256 bytes; the longest subject
+/// ([`crate::subject::FromExporter::Out`]) holds three names, a UUID and four ids.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Deepest nesting of a value or of a driver tree's path: JSON parsers in the field stop between
+/// 32 and 128, and a stack must survive hostile bytes.
+pub const DEPTH_MAX: usize = 32;
+/// Most parameters of one method, and most fields of one struct.
+pub const FIELDS_MAX: usize = 256;
+/// Largest argument list or result that travels in parts, unless configured otherwise.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// Longest text of a fault or refusal; longer ones are cut. A message must fit one NATS header
+/// line too (ADR-4 asks for short single lines).
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Most call ids in one `ask` or `cancel`: with 40 bytes an id it stays below 64 KiB.
+pub const ASK_IDS_MAX: usize = 1024;
+
+/// Deadline of a call that names none.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest deadline that is honoured: a day. Longer work is a streaming call.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// An unanswered call is asked about first after this time …
+pub const ASK_FIRST: Duration = Duration::from_secs(1);
+/// … and then this often.
+pub const ASK_EVERY: Duration = Duration::from_secs(5);
+/// Unanswered asks that make a call lost.
+pub const ASKS_UNANSWERED_MAX: u32 = 3;
+/// An outcome is kept at most this long past its call's deadline.
+pub const OUTCOME_KEPT: Duration = Duration::from_secs(120);
+/// After a cancel, a method has this long before its future is dropped.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Calls that wait or run at one driver; past it the answer is *busy*.
+pub const CALLS_PER_DRIVER_MAX: usize = 1024;
+/// Calls that one client has waiting or running at one exporter; past it the answer is *busy*.
+pub const CALLS_PER_CLIENT_MAX: usize = 4096;
+/// Bytes of arguments that wait at one exporter.
+pub const QUEUED_BYTES_MAX: usize = 256 << 20;
+/// Bytes of outcome bodies an exporter keeps for repeats.
+pub const OUTCOME_BYTES_MAX: usize = 128 << 20;
+/// Outcomes an exporter keeps, with or without a body.
+pub const OUTCOMES_MAX: usize = 1 << 20;
+
+/// Bytes of user data in one chunk: large enough that a message's fixed cost (about 5 µs) is
+/// small, small enough that a control message waits for at most one.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// What an envelope and a record's headers may add to a payload.
+pub const OVERHEAD_BYTES_MAX: usize = 1024;
+/// Credit that one connection grants, over all its streams: half of the broker's default
+/// `max_pending` of 64 MiB, past which it cuts a slow connection off.
+pub const CREDIT_BYTES_MAX: usize = 32 << 20;
+/// Smallest credit worth opening a stream with.
+pub const WINDOW_BYTES_MIN: usize = 16 << 10;
+/// Largest credit of one stream.
+pub const WINDOW_BYTES_MAX: usize = 4 << 20;
+/// Streams and streaming calls open at one exporter, over all clients.
+pub const STREAMS_MAX: usize = 4096;
+/// Largest single item of a streaming call.
+pub const ITEM_BYTES_MAX: usize = 8 << 20;
+/// A stream with unacknowledged bytes says so this often …
+pub const ALIVE_BUSY: Duration = Duration::from_secs(1);
+/// … and any open stream this often.
+pub const ALIVE_IDLE: Duration = Duration::from_secs(15);
+/// A peer that has said nothing for this long is gone: two idle intervals and a little.
+pub const SILENCE_MAX: Duration = Duration::from_secs(40);
+/// Bytes of one streaming call that are recorded; items past it are sent but not kept.
+pub const RECORD_BYTES_MAX: u64 = 256 << 20;
+/// How long an exporter waits for the record of a streaming call to be complete before its
+/// terminator says how far it goes.
+pub const RECORD_WAIT: Duration = Duration::from_secs(5);
+
+/// An exporter says that it is there this often …
+pub const PRESENCE_EVERY: Duration = Duration::from_secs(5);
+/// … and is gone when it has not for three times that.
+pub const PRESENCE_TTL: Duration = Duration::from_secs(15);
+/// How long the holder of a name has to answer before the name is taken over.
+pub const CLAIM_PING: Duration = Duration::from_secs(2);
+/// Drivers in one exporter's tree.
+pub const DRIVERS_MAX: usize = 65_536;

@@ -1,0 +1,273 @@
+//! The seam between a driver and what hosts it, and between a typed client and what calls for it.
+//!
+//! Generated code names these two traits and nothing of the runtime: [`Serve`] dispatches a
+//! decoded operation to a driver's method, [`Invoke`] sends one. What the macros expand to could
+//! be written by hand, and once is, in `tests/`.
+
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Failure, Fault, Interface, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX};
+
+/// The future of one served operation. It owns what it needs, so that it can be a task.
+pub type Serving<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+
+/// What a host needs of a driver.
+///
+/// Every method takes the driver by `Arc`, as operations are tasks that may outlast the actor's
+/// interest in them. Method names and kinds are checked by the host against
+/// [`interfaces`](Self::interfaces) before one of these is called.
+pub trait Serve: Send + Sync + 'static {
+    /// What the driver can do. Asked once for each value of the driver.
+    fn interfaces(&self) -> Vec<Arc<Interface>>;
+
+    /// Runs a call and gives its result as one MessagePack value.
+    fn call(self: Arc<Self>, cx: RawContext, method: &str, args: Args) -> Serving<Vec<u8>>;
+
+    /// Runs a streaming call, which puts its items into `items`.
+    fn streaming_call(
+        self: Arc<Self>,
+        cx: RawContext,
+        method: &str,
+        args: Args,
+        items: RawItems,
+    ) -> Serving<()>;
+
+    /// Runs a stream over `pipe`.
+    fn stream(
+        self: Arc<Self>,
+        cx: RawContext,
+        method: &str,
+        args: Args,
+        pipe: RawPipe,
+    ) -> Serving<()>;
+
+    /// Makes the device safe, if there is a difference between safe and not.
+    fn safe(self: Arc<Self>, cx: RawContext) -> Option<Serving<()>> {
+        let _ = cx;
+        None
+    }
+}
+
+/// What the host hands to a method that asks for a context, opaque here. The runtime's `Context`
+/// is made from it.
+pub struct RawContext(pub Arc<dyn Any + Send + Sync>);
+
+/// What the host hands to a streaming call. The runtime's `Items<T>` is made from it.
+pub struct RawItems(pub Box<dyn Any + Send>);
+
+/// What the host hands to a stream. The runtime's `ByteStream` is made from it.
+pub struct RawPipe(pub Box<dyn Any + Send>);
+
+macro_rules! opaque {
+    ($($name:ident),*) => {
+        $(impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        })*
+    };
+}
+opaque!(RawContext, RawItems, RawPipe);
+
+/// The arguments of one operation: a MessagePack array, not yet decoded.
+#[derive(Clone, Debug, Default)]
+pub struct Args(pub Bytes);
+
+impl Args {
+    /// Reads the arguments in the order of `method`'s parameters.
+    ///
+    /// # Errors
+    ///
+    /// *bad arguments* if this is no array or holds more than the method has parameters.
+    pub fn reader<'a>(&'a self, method: &'a Method) -> Result<ArgReader<'a>, Refusal> {
+        let empty = self.0.is_empty(); // a message without arguments may leave them out
+        let mut rest = if empty { &[0x90][..] } else { &self.0[..] };
+        let refuse = |problem: String| bad_arguments(method, problem);
+        let count = rmp::decode::read_array_len(&mut rest)
+            .map_err(|_| refuse("arguments are an array in declared order".to_owned()))?;
+        let count = count as usize;
+        if count > method.params.len() {
+            return Err(refuse(format!("takes {} argument(s), got {count}", method.params.len())));
+        }
+        let mut de = rmp_serde::Deserializer::from_read_ref(rest);
+        de.set_max_depth(DEPTH_MAX);
+        Ok(ArgReader { method, de, at: 0, count })
+    }
+}
+
+fn bad_arguments(method: &Method, problem: impl fmt::Display) -> Refusal {
+    Refusal::new(RefusalCode::BadArguments, format_args!("{problem}; the method is {method}"))
+}
+
+/// Decodes arguments one after the other. Made by [`Args::reader`].
+#[derive(Debug)]
+pub struct ArgReader<'a> {
+    method: &'a Method,
+    de: rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'a, [u8]>>,
+    at: usize,
+    count: usize,
+}
+
+impl ArgReader<'_> {
+    /// The next argument.
+    ///
+    /// # Errors
+    ///
+    /// *bad arguments* if there is none or it has another type.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        if self.at == self.count {
+            let missing = &self.method.params[self.at].name;
+            return Err(bad_arguments(
+                self.method,
+                format_args!("argument {missing:?} is missing"),
+            ));
+        }
+        self.decode()
+    }
+
+    /// The next argument, or `default()` if the caller left it out.
+    ///
+    /// # Errors
+    ///
+    /// *bad arguments* if it is there and has another type.
+    pub fn next_or<T: DeserializeOwned>(
+        &mut self,
+        default: impl FnOnce() -> T,
+    ) -> Result<T, Refusal> {
+        if self.at == self.count {
+            return Ok(default());
+        }
+        self.decode()
+    }
+
+    fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        let param = &self.method.params[self.at];
+        self.at += 1;
+        T::deserialize(&mut self.de).map_err(|error| {
+            bad_arguments(
+                self.method,
+                format_args!("argument {} ({}) is no {}: {error}", self.at, param.name, param.ty),
+            )
+        })
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    ///
+    /// *bad arguments* if bytes are left over.
+    pub fn finish(self) -> Result<(), Refusal> {
+        // Only reached with all arguments read: the count was checked at the start.
+        match self.at >= self.count {
+            true => Ok(()),
+            false => Err(bad_arguments(self.method, "there are bytes after the arguments")),
+        }
+    }
+}
+
+/// Encodes a result or an item as one MessagePack value with named fields.
+///
+/// # Errors
+///
+/// A [`Fault`] if the value cannot be encoded: its `Serialize` is wrong, which is the driver's.
+pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Fault> {
+    rmp_serde::to_vec_named(value)
+        .map_err(|error| Fault::device(format_args!("the driver's result cannot be sent: {error}")))
+}
+
+/// One operation on its way out of a typed client.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The method's name.
+    pub method: &'static str,
+    /// Its declared deadline, if it has one.
+    pub deadline: Option<Duration>,
+    /// The arguments as a MessagePack array, or why they could not be encoded.
+    pub args: Result<Bytes, String>,
+}
+
+impl Outgoing {
+    /// An operation with `args`, a tuple in the order of the method's parameters. (An empty
+    /// argument list is `[(); 0]`: `()` would travel as nil.)
+    pub fn new<A: Serialize>(method: &'static str, deadline: Option<Duration>, args: &A) -> Self {
+        let args = rmp_serde::to_vec_named(args).map(Bytes::from).map_err(|e| e.to_string());
+        Self { method, deadline, args }
+    }
+}
+
+/// What a typed client needs to send its operations.
+pub trait Invoke: Clone + Send + Sync + 'static {
+    /// Why an operation gave no result.
+    type Error: Send;
+    /// The items of a streaming call.
+    type Items<T: DeserializeOwned + Send + 'static>: Send;
+    /// A raw stream.
+    type Pipe: Send;
+
+    /// Sends a call.
+    fn call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        out: Outgoing,
+    ) -> impl Future<Output = Result<T, Self::Error>> + Send;
+
+    /// Starts a streaming call.
+    fn streaming_call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        out: Outgoing,
+    ) -> impl Future<Output = Result<Self::Items<T>, Self::Error>> + Send;
+
+    /// Opens a stream.
+    fn stream(&self, out: Outgoing)
+    -> impl Future<Output = Result<Self::Pipe, Self::Error>> + Send;
+}
+
+/// [`Invoke`] for code that blocks, as tests mostly do.
+pub trait InvokeBlocking: Clone + Send + Sync + 'static {
+    /// Why an operation gave no result.
+    type Error: Send;
+    /// The items of a streaming call.
+    type Items<T: DeserializeOwned + Send + 'static>;
+    /// A raw stream.
+    type Pipe;
+
+    /// Sends a call and waits for its result.
+    ///
+    /// # Errors
+    ///
+    /// Every way a call can end but its result.
+    fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, Self::Error>;
+
+    /// Starts a streaming call.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), until it has begun.
+    fn streaming_call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        out: Outgoing,
+    ) -> Result<Self::Items<T>, Self::Error>;
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), until it is open.
+    fn stream(&self, out: Outgoing) -> Result<Self::Pipe, Self::Error>;
+}
+
+/// Decodes a result.
+impl Value {
+    /// Reads one MessagePack value.
+    ///
+    /// # Errors
+    ///
+    /// The decoder's word for what is wrong with the bytes.
+    pub fn from_msgpack(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+        let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
+        de.set_max_depth(DEPTH_MAX);
+        serde::Deserialize::deserialize(&mut de)
+    }
+}

@@ -1,0 +1,5 @@
+//! The jmp-bus runtime.
+
+mod node;
+
+pub use node::{Factory, Node, Role};
