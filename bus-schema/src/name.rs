@@ -1,8 +1,8 @@
 //! Names: the tokens of a subject that people choose.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize, de};
+use serde::{Deserialize, Serialize, Serializer, de};
 
 use crate::limits::NAME_BYTES_MAX;
 
@@ -35,9 +35,8 @@ fn letter_or_digit(b: u8) -> bool {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $first:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(Box<str>);
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -64,6 +63,12 @@ macro_rules! name {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.0)
             }
         }
 

@@ -1,0 +1,275 @@
+//! A connection to the broker. The only module that names `async_nats`.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_nats::{ConnectOptions, HeaderMap, StatusCode, connection::State};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
+/// a full channel by `try_send`), so nothing is based on them.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One connection. Cheap to clone.
+///
+/// Nothing is handed to async-nats while it is disconnected: it would be sent after the
+/// reconnect, when the caller may long have given up. Publishing waits instead, and what waits
+/// can be dropped.
+#[derive(Clone)]
+pub(crate) struct Conn {
+    nats: async_nats::Client,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("state", &self.nats.connection_state()).finish_non_exhaustive()
+    }
+}
+
+/// Why the broker could not be reached or did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// No connection came about.
+    #[error("cannot connect to the broker at {server}: {source}")]
+    Connect {
+        /// Its URL.
+        server: String,
+        /// What async-nats says.
+        source: async_nats::ConnectError,
+    },
+    /// The connection was closed for good.
+    #[error("the connection to the broker is closed")]
+    Closed,
+    /// A subscription's sentinel did not come back.
+    #[error("the broker did not confirm a subscription within {0:?}")]
+    Unconfirmed(Duration),
+    /// The broker is not as it must be.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// A message as it came in.
+#[derive(Debug)]
+pub(crate) struct Incoming(async_nats::Message);
+
+impl Incoming {
+    pub(crate) fn subject(&self) -> &str {
+        self.0.subject.as_str()
+    }
+
+    pub(crate) fn reply(&self) -> Option<&str> {
+        self.0.reply.as_ref().map(|reply| reply.as_str())
+    }
+
+    pub(crate) fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+
+    pub(crate) fn into_payload(self) -> Bytes {
+        self.0.payload
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers.as_ref()?.get(name).map(|value| value.as_str())
+    }
+
+    /// Whether the broker says that nobody listens on the subject of the request.
+    pub(crate) fn is_no_responders(&self) -> bool {
+        self.0.status == Some(StatusCode::NO_RESPONDERS)
+    }
+
+    /// The status of an answer without a body (404: JetStream has no such message).
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.0.status.map(|status| status.as_u16())
+    }
+
+    /// Whether JetStream, rather than the peer that the subject names, made this be published.
+    pub(crate) fn is_from_jetstream(&self) -> bool {
+        self.header("Nats-Stream").is_some()
+    }
+}
+
+/// A subscription. Dropping it unsubscribes.
+#[derive(Debug)]
+pub(crate) struct Subscription(async_nats::Subscriber);
+
+impl Subscription {
+    /// The next message; `None` when the connection was closed. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<Incoming> {
+        self.0.next().await.map(Incoming)
+    }
+}
+
+impl Conn {
+    /// Connects. `server` is for the error's text.
+    pub(crate) async fn connect(server: &str, options: ConnectOptions) -> Result<Self, BusError> {
+        let addresses: Vec<_> = server.split(',').map(str::trim).collect();
+        let nats = options
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .connect(addresses)
+            .await
+            .map_err(|source| BusError::Connect { server: server.to_owned(), source })?;
+        Ok(Self { nats })
+    }
+
+    /// Largest message the broker takes, headers included.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.nats.server_info().max_payload
+    }
+
+    /// Whether the broker asked for a proof of identity. If not, the client's name in a subject
+    /// is what anybody says it is.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.nats.server_info().auth_required
+    }
+
+    /// The broker's version and whether it has JetStream.
+    pub(crate) fn server(&self) -> (String, bool) {
+        let info = self.nats.server_info();
+        (info.version, info.jetstream)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.nats.connection_state() == State::Connected
+    }
+
+    /// Counts connections: it has moved if there was a reconnect in between.
+    pub(crate) fn connects(&self) -> u64 {
+        self.nats.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is a connection. Cancel safe.
+    pub(crate) async fn connected(&self) {
+        while !self.is_connected() {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Publishes once there is a connection. Cancel safe: what was not handed over is not sent.
+    pub(crate) async fn publish(&self, subject: String, payload: Bytes) -> Result<(), BusError> {
+        self.connected().await;
+        self.nats.publish(subject, payload).await.map_err(|_| BusError::Closed)
+    }
+
+    /// Publishes a request once there is a connection. Cancel safe, as [`publish`](Self::publish).
+    pub(crate) async fn request(
+        &self,
+        subject: String,
+        reply: String,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        self.connected().await;
+        self.nats
+            .publish_with_reply(subject, reply, payload)
+            .await
+            .map_err(|_| BusError::Closed)
+    }
+
+    /// Publishes with headers, for JetStream and for the service API's errors.
+    pub(crate) async fn publish_with(
+        &self,
+        subject: String,
+        reply: Option<String>,
+        headers: &[(&'static str, &str)],
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        self.connected().await;
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, one_line(value).as_str());
+        }
+        let sent = match reply {
+            Some(reply) => {
+                self.nats.publish_with_reply_and_headers(subject, reply, map, payload).await
+            }
+            None => self.nats.publish_with_headers(subject, map, payload).await,
+        };
+        sent.map_err(|_| BusError::Closed)
+    }
+
+    /// Subscribes. The broker may not know of it yet when this returns: see
+    /// [`confirm`](Self::confirm).
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscription, BusError> {
+        self.nats.subscribe(subject).await.map(Subscription).map_err(|_| BusError::Closed)
+    }
+
+    /// Waits until the broker has processed every subscription so far: a sentinel sent to `own`
+    /// has come back. (`flush` of async-nats is not a round trip.)
+    pub(crate) async fn confirm(&self, own: String) -> Result<(), BusError> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let mut sentinel = self.subscribe(own.clone()).await?;
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            self.publish(own.clone(), Bytes::new()).await?;
+            if timeout(PATIENCE / 10, sentinel.next()).await.is_ok_and(|got| got.is_some()) {
+                return Ok(());
+            }
+        }
+        Err(BusError::Unconfirmed(PATIENCE))
+    }
+
+    /// Waits until what was published has been written to the socket.
+    pub(crate) async fn flush(&self) {
+        if self.is_connected() {
+            // An error means that the connection is gone, and then there is nothing to wait for.
+            let _ = timeout(Duration::from_secs(2), self.nats.flush()).await;
+        }
+    }
+
+    /// Delivers what is on its way, then closes.
+    pub(crate) async fn close(&self) {
+        self.flush().await;
+        let _ = self.nats.drain().await;
+    }
+}
+
+/// Messages that one subscription may hold. async-nats drops past it without a word; every
+/// subject's own bound (queued calls, credit) is lower.
+const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// A header is one line, and short (ADR-4).
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+/// A random number for ids and reply tokens.
+pub(crate) fn random() -> u64 {
+    rand::random()
+}
+
+/// Two connections of one process: control, and bulk opened when data first moves. No rule relies
+/// on order between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Bus {
+    pub(crate) control: Conn,
+    bulk: Arc<tokio::sync::OnceCell<Conn>>,
+    settings: Arc<crate::Settings>,
+    name: Arc<str>,
+}
+
+impl Bus {
+    /// Opens the control connection.
+    pub(crate) async fn connect(settings: crate::Settings, name: &str) -> Result<Self, BusError> {
+        let control = settings.connect(&format!("{name} control")).await?;
+        let bulk = Arc::default();
+        Ok(Self { control, bulk, settings: Arc::new(settings), name: name.into() })
+    }
+
+    /// The bulk connection, opened if it is not yet.
+    pub(crate) async fn bulk(&self) -> Result<&Conn, BusError> {
+        self.bulk.get_or_try_init(|| self.settings.connect(&format!("{} bulk", self.name))).await
+    }
+
+    /// Closes both.
+    pub(crate) async fn close(&self) {
+        if let Some(bulk) = self.bulk.get() {
+            bulk.close().await;
+        }
+        self.control.close().await;
+    }
+}

@@ -1,0 +1,119 @@
+//! What a driver's method may know and do while it runs.
+
+use std::{
+    any::Any,
+    fmt,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bus_schema::{CallId, ClientName, Failure, RawContext};
+use tokio_util::sync::CancellationToken;
+
+use super::turn::{Turn, TurnGuard};
+use crate::stream::foreign;
+
+/// The operation that a method runs in. A method asks for it by a first parameter `cx: &Context`.
+#[derive(Clone)]
+pub struct Context(Arc<Operation>);
+
+/// One operation, as its method sees it.
+pub(crate) struct Operation {
+    pub(crate) caller: ClientName,
+    pub(crate) id: Option<CallId>,
+    pub(crate) what: Box<str>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) turn: Turn,
+    /// The turn, while the operation holds it: an exclusive call does all the time.
+    pub(crate) held: Mutex<Option<Arc<TurnGuard>>>,
+}
+
+impl Context {
+    /// Who called. On a broker without authentication this is what the caller says.
+    pub fn caller(&self) -> &ClientName {
+        &self.0.caller
+    }
+
+    /// Which call it is; none if a plain NATS client made it.
+    pub fn call_id(&self) -> Option<CallId> {
+        self.0.id
+    }
+
+    /// Whether the caller no longer wants the result.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancel.is_cancelled()
+    }
+
+    /// Resolves when the caller no longer wants the result. After it a method has
+    /// [`CANCEL_GRACE`](bus_schema::limits::CANCEL_GRACE) to leave things tidy.
+    pub async fn cancelled(&self) {
+        self.0.cancel.cancelled().await;
+    }
+
+    /// The right to touch the device, for streaming calls, streams and concurrent calls. An
+    /// exclusive call holds it already and gets it at once.
+    pub async fn turn(&self) -> Arc<TurnGuard> {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match held {
+            Some(guard) => guard,
+            None => Arc::new(self.0.turn.ticket(&self.0.what).turn().await),
+        }
+    }
+
+    /// Runs code that blocks on a thread of its own. The turn, if the operation holds it, is kept
+    /// until that code has really ended, even if the operation is cancelled meanwhile.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = held;
+            work()
+        });
+        match done.await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime is going down and takes this future with it.
+                Err(_cancelled) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+impl bus_schema::Blocking for Context {
+    fn block(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let cx = self.clone();
+        Box::pin(async move { cx.blocking(work).await })
+    }
+}
+
+impl From<Arc<Operation>> for Context {
+    fn from(operation: Arc<Operation>) -> Self {
+        Self(operation)
+    }
+}
+
+impl Context {
+    /// The context as generated code passes it on.
+    pub(crate) fn raw(&self) -> RawContext {
+        let any: Arc<dyn Any + Send + Sync> = self.0.clone();
+        RawContext::new(any, Arc::new(self.clone()))
+    }
+}
+
+impl TryFrom<RawContext> for Context {
+    type Error = Failure;
+
+    fn try_from(raw: RawContext) -> Result<Self, Failure> {
+        raw.any().clone().downcast().map(Self).map_err(|_| foreign("Context"))
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("caller", &self.0.caller)
+            .field("what", &self.0.what)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! What all tasks of an exporter share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bus_schema::{
+    CallId, ClientName, DriverId, ExporterName, Incarnation, Root, StreamId,
+    message::{Outcome, Parts, Reply},
+    codec,
+    subject::{FromExporter, Inbox},
+};
+use bytes::Bytes;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{answer::Answer, ledger::{Ledger, Receipt}, slot::Slot, recorder::Acks};
+use crate::{
+    bus::{Bus, Conn, random},
+    stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
+};
+
+/// The state of one running exporter.
+pub(crate) struct Core {
+    pub(crate) root: Root,
+    pub(crate) name: ExporterName,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) host: String,
+    pub(crate) started: Instant,
+    pub(crate) bus: Bus,
+    pub(crate) bulk: Conn,
+    ledger: Mutex<Ledger>,
+    pub(crate) switchboard: Switchboard,
+    pub(crate) budget: Budget,
+    pub(crate) acks: Acks,
+    pub(crate) slots: HashMap<DriverId, Arc<Slot>>,
+    pub(crate) tasks: TaskTracker,
+    /// Ends the intake of new calls.
+    pub(crate) draining: CancellationToken,
+    /// Ends everything.
+    pub(crate) stop: CancellationToken,
+    pub(crate) stats: Stats,
+}
+
+/// What the service API reports.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) requests: std::sync::atomic::AtomicU64,
+    pub(crate) errors: std::sync::atomic::AtomicU64,
+    pub(crate) busy_ns: std::sync::atomic::AtomicU64,
+    /// Messages dropped because their sender or form could not be trusted.
+    pub(crate) dropped: std::sync::atomic::AtomicU64,
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "the one place where it is put together")]
+    pub(crate) fn new(
+        root: Root,
+        name: ExporterName,
+        incarnation: Incarnation,
+        host: String,
+        bus: Bus,
+        bulk: Conn,
+        slots: HashMap<DriverId, Arc<Slot>>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            root,
+            name,
+            incarnation,
+            host,
+            started: Instant::now(),
+            bus,
+            bulk,
+            ledger: Mutex::default(),
+            switchboard: Switchboard::default(),
+            budget: Budget::default(),
+            acks: Acks::default(),
+            slots,
+            tasks: TaskTracker::new(),
+            draining: stop.child_token(),
+            stop,
+            stats: Stats::default(),
+        })
+    }
+
+    pub(crate) fn control(&self) -> &Conn {
+        &self.bus.control
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The ledger. Held for a look-up, never over an await.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an answer may go to `reply`: only under the inbox of the client that the subject
+    /// names, or nobody vouches for who asked. (On a broker without authentication nobody does,
+    /// and a plain `nats req` with its own inbox is welcome.)
+    pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
+        Inbox::belongs_to(reply, &self.root, client)
+            || (reply.starts_with("_INBOX.") && !self.control().is_authenticated())
+    }
+
+    /// Remembers how a call ended and answers it, unless nobody waits any more.
+    pub(crate) async fn conclude(
+        self: &Arc<Self>,
+        receipt: Receipt,
+        own_reply: &Arc<str>,
+        client: &ClientName,
+        id: Option<CallId>,
+        answer: Answer,
+    ) {
+        let settled = self.ledger().settle(&receipt, &answer, self.uptime());
+        let reply_to = if id.is_some() { settled } else { Some(own_reply.clone()) };
+        if let Some(reply_to) = reply_to {
+            self.send_answer(&reply_to, client, id, answer).await;
+        }
+    }
+
+    /// Sends an answer.
+    pub(crate) async fn send_answer(
+        self: &Arc<Self>,
+        reply_to: &str,
+        client: &ClientName,
+        id: Option<CallId>,
+        answer: Answer,
+    ) {
+        let Answer { mut message, error, large } = answer;
+        if let Some(body) = large {
+            message = match id {
+                Some(id) => self.offer_parts(client, id, body),
+                None => return, // only calls with an id are answered in parts
+            };
+        }
+        let sent = match error {
+            None => self.control().publish(reply_to.to_owned(), message).await,
+            Some((code, text)) => {
+                let code = code.to_string();
+                let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", &*text)];
+                self.control().publish_with(reply_to.to_owned(), None, &headers, message).await
+            }
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "answer not sent");
+        }
+    }
+
+    /// Makes a large result ready to be fetched, and the reply that says where.
+    fn offer_parts(self: &Arc<Self>, client: &ClientName, id: CallId, body: Bytes) -> Bytes {
+        let stream = StreamId(u128::from(id.session.0) << 64 | u128::from(random()));
+        let bytes = body.len() as u64;
+        let Some(grant) = self.budget.grant() else {
+            let text = "too many streams are open to send a large result";
+            let fault = bus_schema::Fault::device(text);
+            return codec::encode(&Reply { outcome: Outcome::Fault(fault) });
+        };
+        let end = PipeEnd::new(Flow::new(0, 0), PipeDirection::SendOnly, grant);
+        let data = self.down(client, stream);
+        let pump = self.pump(client, stream, end.clone(), data, crate::stream::SILENCE);
+        self.switchboard.plug(stream, client.as_str().into(), end.clone());
+        self.tasks.spawn(pump.run());
+        self.tasks.spawn(async move {
+            // It fails only if the stream was cut off, and then nobody wants the rest.
+            let _ = end.write_all(&body).await;
+            end.finish(None, None);
+        });
+        codec::encode(&Reply { outcome: Outcome::Parts(Parts { stream, bytes }) })
+    }
+
+    /// Where the data of a stream to `client` goes.
+    pub(crate) fn down(&self, client: &ClientName, stream: StreamId) -> DataLine {
+        let session = stream.session();
+        let subject = FromExporter::Down(self.name.clone(), client.clone(), session, stream);
+        DataLine::Subject(subject.under(&self.root))
+    }
+
+    /// The pump of this side of a stream with `client`.
+    pub(crate) fn pump(
+        &self,
+        client: &ClientName,
+        stream: StreamId,
+        end: Arc<PipeEnd>,
+        data: DataLine,
+        silence_max: Duration,
+    ) -> Pump {
+        let session = stream.session();
+        let ctl = FromExporter::Ctl(self.name.clone(), client.clone(), session, stream);
+        let line = Line {
+            control: self.control().clone(),
+            bulk: self.bulk.clone(),
+            ctl: ctl.under(&self.root),
+            data,
+        };
+        Pump {
+            id: stream,
+            end,
+            line,
+            switchboard: self.switchboard.clone(),
+            stop: self.stop.clone(),
+            silence_max,
+            // A client is not asked: it speaks by itself, or is silent too long.
+            peer: Box::new(|| -> PeerWatch { Box::pin(std::future::pending()) }),
+        }
+    }
+}

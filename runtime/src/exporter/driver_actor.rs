@@ -1,0 +1,80 @@
+//! The actor of one driver. Its mailbox carries admission and life-cycle, never the work:
+//! operations are tasks that it owns, and that end when it does.
+
+use std::sync::Arc;
+
+use bus_schema::Serve;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{core::Core, operation::{Work, work}, request::Request, slot::Slot};
+
+/// Owns one driver's value and its running operations.
+pub(crate) struct DriverActor;
+
+/// What the actor is told.
+pub(crate) enum DriverMsg {
+    /// Run this.
+    Operate(Box<Request>),
+    /// An operation panicked: that counts like a panic of the actor.
+    Panicked(String),
+}
+
+/// What it is made of.
+pub(crate) struct DriverArgs {
+    pub(crate) core: Arc<Core>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) driver: Arc<dyn Serve>,
+}
+
+pub(crate) struct DriverState {
+    args: DriverArgs,
+    operations: TaskTracker,
+    /// Cancelled when this value is dropped, however the actor ends.
+    gone: CancellationToken,
+}
+
+impl Drop for DriverState {
+    fn drop(&mut self) {
+        self.gone.cancel();
+    }
+}
+
+impl Actor for DriverActor {
+    type Msg = DriverMsg;
+    type State = DriverState;
+    type Arguments = DriverArgs;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<DriverMsg>,
+        args: DriverArgs,
+    ) -> Result<DriverState, ActorProcessingErr> {
+        Ok(DriverState { args, operations: TaskTracker::new(), gone: CancellationToken::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<DriverMsg>,
+        message: DriverMsg,
+        state: &mut DriverState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DriverMsg::Operate(request) => {
+                let DriverArgs { core, slot, driver } = &state.args;
+                let operation = Work {
+                    core: core.clone(),
+                    slot: slot.clone(),
+                    driver: driver.clone(),
+                    actor: myself,
+                    gone: state.gone.clone(),
+                    request: *request,
+                };
+                state.operations.spawn(work(operation));
+                Ok(())
+            }
+            // Ends this actor; the supervisor makes the next.
+            DriverMsg::Panicked(what) => Err(what.into()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The gate of one driver: every message to it comes in here, and is checked, counted and let in
+//! or answered. It outlasts the driver's actors, so that one subscription serves them all.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bus_schema::{
+    ClientName, Failure, Refusal, RefusalCode,
+    subject::{DriverVerb, FromClient, Streams, SubjectError, To},
+};
+use tokio::time::Instant;
+
+use super::{
+    answer::{Answer, Voice},
+    core::Core,
+    driver_actor::DriverMsg,
+    ledger::{Admission, Arrival},
+    request::{Asked, Request},
+    slot::Slot,
+};
+use crate::bus::{Incoming, Subscription};
+
+/// Serves one driver's subscription until the exporter stops. Cancel safe.
+pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            message = messages.next() => message,
+        };
+        match message {
+            Some(message) => receive(&core, &slot, message).await,
+            None => return,
+        }
+    }
+}
+
+/// Who asked for what, and where the answer goes.
+struct Envelope {
+    client: ClientName,
+    verb: DriverVerb,
+    method: Box<str>,
+    reply_to: Arc<str>,
+}
+
+async fn receive(core: &Arc<Core>, slot: &Arc<Slot>, message: Incoming) {
+    let Some(envelope) = open(core, slot, &message) else {
+        core.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    core.stats.requests.fetch_add(1, Ordering::Relaxed);
+    if let Err((voice, refusal)) = let_in(core, slot, &envelope, message).await {
+        core.stats.errors.fetch_add(1, Ordering::Relaxed);
+        let answer = Answer::failed(voice, Failure::Refused(refusal));
+        core.send_answer(&envelope.reply_to, &envelope.client, None, answer).await;
+    }
+}
+
+/// Reads the envelope: subject and reply subject. `None` means that the message is dropped
+/// unread: whoever sent it is not the client that its subject names, or cannot be answered.
+fn open(core: &Core, slot: &Slot, message: &Incoming) -> Option<Envelope> {
+    let reply = message.reply()?;
+    if message.is_from_jetstream() || Streams::is_delivery(reply) {
+        tracing::warn!(subject = message.subject(), "dropped: published by JetStream");
+        return None;
+    }
+    let (client, verb, method) = match FromClient::read(&core.root, message.subject()) {
+        Ok(FromClient { client, to: To::Driver(verb, id, method), .. }) if id == slot.id => {
+            (client, verb, method)
+        }
+        // A verb of a newer version deserves an answer; anything else is no subject of ours.
+        Err(SubjectError::Verb) | Ok(_) | Err(SubjectError::Foreign) => return None,
+    };
+    if !core.may_answer(&client, reply) {
+        tracing::warn!(%client, reply, "dropped: the reply subject is not the client's");
+        return None;
+    }
+    Some(Envelope { client, verb, method: method.as_str().into(), reply_to: reply.into() })
+}
+
+async fn let_in(
+    core: &Arc<Core>,
+    slot: &Arc<Slot>,
+    envelope: &Envelope,
+    message: Incoming,
+) -> Result<(), (Voice, Refusal)> {
+    let asked = Asked::read(envelope.verb, message.into_payload())?;
+    let voice = asked.voice;
+    let refuse = |refusal| (voice, refusal);
+    let tenant = slot.tenant().map_err(refuse)?;
+    let (interface, method_at) = tenant.method(&envelope.method).map_err(refuse)?;
+    let method = &interface.methods[method_at];
+    asked.check(method).map_err(refuse)?;
+    let arrival = Arrival {
+        client: envelope.client.clone(),
+        id: asked.id,
+        driver: slot.id,
+        fingerprint: asked.fingerprint(&envelope.method),
+        age: asked.age,
+        repeated: asked.repeated,
+        deadline: asked.deadline,
+        done_below: asked.done_below,
+        bytes: asked.bytes(),
+        reply_to: envelope.reply_to.clone(),
+    };
+    let admission = core.ledger().admit(arrival, core.uptime());
+    let answer = match admission {
+        Admission::Joined => return Ok(()),
+        Admission::Refused(refusal) => return Err(refuse(refusal)),
+        Admission::Ended(answer) => answer,
+        Admission::Unknown(why) => Answer::unknown(voice, why),
+        Admission::Run(receipt) => {
+            let request = Request {
+                caller: envelope.client.clone(),
+                id: asked.id,
+                voice,
+                interface,
+                method_at,
+                body: asked.body,
+                open: asked.open,
+                deadline: Instant::now() + asked.deadline,
+                reply_to: envelope.reply_to.clone(),
+                receipt,
+            };
+            return hand_over(core, &tenant.actor, request).await;
+        }
+    };
+    core.send_answer(&envelope.reply_to, &envelope.client, asked.id, answer).await;
+    Ok(())
+}
+
+/// Gives the request to the actor. One that died a moment ago leaves it here, and the caller is
+/// told; nothing was executed.
+async fn hand_over(
+    core: &Arc<Core>,
+    actor: &ractor::ActorRef<DriverMsg>,
+    request: Request,
+) -> Result<(), (Voice, Refusal)> {
+    match actor.send_message(DriverMsg::Operate(Box::new(request))) {
+        Ok(()) => Ok(()),
+        Err(ractor::MessagingErr::SendErr(DriverMsg::Operate(request))) => {
+            let Request { voice, receipt, reply_to, caller, id, .. } = *request;
+            let refusal = Refusal::new(RefusalCode::Restarting, "the driver is being restarted");
+            let answer = Answer::failed(voice, Failure::Refused(refusal));
+            core.conclude(receipt, &reply_to, &caller, id, answer).await;
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,372 @@
+//! One operation, from its arguments to its answer.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bus_schema::{
+    Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, Serve,
+    codec,
+    limits::{CANCEL_GRACE, STREAMS_MAX},
+    message::{Begin, End, Form, Opened, Parts, ResetCode},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use ractor::ActorRef;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{
+    answer::{Answer, Voice, arguments, json_arguments},
+    context::{Context, Operation},
+    core::Core,
+    driver_actor::DriverMsg,
+    recorder::Recorder,
+    request::{Body, OpenAsked, Request},
+    slot::Slot,
+    turn::Ticket,
+};
+use crate::stream::{AnyItems, ByteStream, DataLine, Flow, PipeDirection, PipeEnd, SILENCE};
+
+/// The caller of a streaming call is gone after this silence (DESIGN: 30 s).
+const CALLER_SILENCE: Duration = Duration::from_secs(30);
+
+/// What an operation needs.
+pub(crate) struct Work {
+    pub(crate) core: Arc<Core>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) driver: Arc<dyn Serve>,
+    pub(crate) actor: ActorRef<DriverMsg>,
+    /// Cancelled when the driver's actor is gone.
+    pub(crate) gone: CancellationToken,
+    pub(crate) request: Request,
+}
+
+/// Runs an operation. The place in the line for the turn is taken at once, not when the task is
+/// first polled: order of arrival is order of service.
+pub(crate) fn work(work: Work) -> impl Future<Output = ()> + Send {
+    let method = work.request.method();
+    let exclusive = method.kind == Kind::Call && !method.concurrent;
+    let ticket = exclusive.then(|| work.slot.turn.ticket(&method.name));
+    let span = tracing::info_span!(
+        "call",
+        actor = %work.slot.address,
+        method = %method.name,
+        client = %work.request.caller,
+        id = work.request.id.map(tracing::field::display),
+    );
+    work.run(ticket).instrument(span)
+}
+
+impl Work {
+    async fn run(self, ticket: Option<Ticket>) {
+        let started = std::time::Instant::now();
+        let cancel = self.request.receipt.cancel.clone();
+        let operation = Arc::new(Operation {
+            caller: self.request.caller.clone(),
+            id: self.request.id,
+            what: self.request.method().name.as_str().into(),
+            cancel: cancel.clone(),
+            turn: self.slot.turn.clone(),
+            held: Mutex::new(None),
+        });
+        let answer = match self.request.open {
+            None => self.call(&operation, ticket).await,
+            Some(open) => match self.open(&operation, open).await {
+                Ok(answer) => answer,
+                Err(failure) => Answer::failed(self.request.voice, failure),
+            },
+        };
+        drop(operation); // and with it the turn, before the answer invites the next call
+        let Work { core, request, .. } = self;
+        let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        core.stats.busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
+        let Request { receipt, reply_to, caller, id, .. } = request;
+        core.conclude(receipt, &reply_to, &caller, id, answer).await;
+    }
+
+    // --- calls ---------------------------------------------------------------------------
+
+    async fn call(&self, operation: &Arc<Operation>, ticket: Option<Ticket>) -> Answer {
+        let result = self.result_of_call(operation, ticket).await;
+        let max = self.core.control().max_payload();
+        Answer::to_call(self.request.voice, self.request.method(), result, max)
+    }
+
+    async fn result_of_call(
+        &self,
+        operation: &Arc<Operation>,
+        ticket: Option<Ticket>,
+    ) -> Result<Vec<u8>, Failure> {
+        let args = self.arguments().await?;
+        if let Some(ticket) = ticket {
+            let guard = self.wait_for_turn(ticket).await?;
+            *operation.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(guard));
+        }
+        self.core.ledger().begin(&self.request.receipt, self.core.uptime());
+        let method = self.request.method();
+        let cx = Context::from(operation.clone());
+        let serving = self.driver.clone().call(cx.raw(), &method.name, args);
+        let deadline = (!method.uncancellable).then_some(self.request.deadline);
+        self.supervise(serving, deadline).await
+    }
+
+    async fn arguments(&self) -> Result<Args, Refusal> {
+        let method = self.request.method();
+        match &self.request.body {
+            Body::Args(form, bytes) => arguments(*form, bytes.clone(), method),
+            Body::Json(bytes) => json_arguments(bytes, method),
+            Body::Parts(form, parts) => {
+                let fetched = timeout_at(self.request.deadline, self.fetch(*parts)).await;
+                let bytes = fetched.map_err(|_| expired("while its arguments were on their way"))??;
+                arguments(*form, bytes, method)
+            }
+        }
+    }
+
+    /// Fetches large arguments: a stream from the caller that belongs to this call.
+    async fn fetch(&self, parts: Parts) -> Result<Bytes, Refusal> {
+        let (core, caller) = (&self.core, &self.request.caller);
+        let grant = core.budget.grant().ok_or_else(no_credit)?;
+        let flow = Flow::new(grant.bytes(), 0);
+        let end = PipeEnd::new(flow, PipeDirection::ReceiveOnly, grant);
+        if !core.switchboard.plug(parts.stream, caller.as_str().into(), end.clone()) {
+            return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use"));
+        }
+        let pump = core.pump(caller, parts.stream, end.clone(), DataLine::Nowhere, SILENCE);
+        core.tasks.spawn(pump.run());
+        end.invite();
+        collect(&end, parts.bytes).await.map_err(|problem| {
+            end.reset(ResetCode::Protocol, &problem);
+            Refusal::new(RefusalCode::Malformed, format_args!("arguments in parts: {problem}"))
+        })
+    }
+
+    async fn wait_for_turn(&self, ticket: Ticket) -> Result<super::turn::TurnGuard, Refusal> {
+        let method = &self.request.method().name;
+        tokio::select! {
+            biased;
+            () = self.request.receipt.cancel.cancelled() => {
+                Err(expired("cancelled by its caller before its turn came"))
+            }
+            turn = timeout_at(self.request.deadline, ticket.turn()) => turn.map_err(|_| {
+                let holder = self.slot.turn.holder();
+                let (what, since) = holder.unwrap_or_else(|| ("another call".to_owned(), Duration::ZERO));
+                let text = format!("{method} did not get its turn by its deadline: busy with {what} for {since:.1?}");
+                let since_ms = u64::try_from(since.as_millis()).ok();
+                Refusal { since_ms, ..Refusal::new(RefusalCode::Busy, text) }
+            }),
+        }
+    }
+
+    // --- streaming calls and streams -----------------------------------------------------
+
+    async fn open(&self, operation: &Arc<Operation>, open: OpenAsked) -> Result<Answer, Failure> {
+        let args = self.arguments().await?;
+        let (core, request, method) = (&self.core, &self.request, self.request.method());
+        if open.stream.session() != request.id.map_or_else(|| open.stream.session(), |id| id.session) {
+            let text = "the stream's id does not begin with the session of the call's";
+            return Err(Refusal::new(RefusalCode::Malformed, text).into());
+        }
+        if core.switchboard.len() >= STREAMS_MAX {
+            let text = format!("{STREAMS_MAX} streams are open here already");
+            return Err(Refusal::new(RefusalCode::Busy, text).with_limit(STREAMS_MAX as u64).into());
+        }
+        let grant = core.budget.grant().ok_or_else(no_credit)?;
+        let credit = grant.bytes();
+        let is_stream = method.kind == Kind::Stream;
+        let (flow, direction) = match is_stream {
+            true => (Flow::new(credit, open.credit), PipeDirection::Both),
+            false => {
+                let begin = Begin {
+                    address: self.slot.address.to_string(),
+                    method: method.name.clone(),
+                    item: method.result.clone(),
+                    began_ms: since_1970_ms(),
+                };
+                let flow = Flow::new(0, open.credit).with_begin(begin);
+                (if open.detached { flow.detached() } else { flow }, PipeDirection::SendOnly)
+            }
+        };
+        let end = PipeEnd::new(flow, direction, grant);
+        if !core.switchboard.plug(open.stream, request.caller.as_str().into(), end.clone()) {
+            return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use").into());
+        }
+        let cx = Context::from(operation.clone());
+        let serving = match is_stream {
+            true => {
+                let pipe = RawPipe(Box::new(ByteStream::new(end.clone())));
+                self.driver.clone().stream(cx.raw(), &method.name, args, pipe)
+            }
+            false => {
+                let items = RawItems(Box::new(AnyItems(end.clone())));
+                self.driver.clone().streaming_call(cx.raw(), &method.name, args, items)
+            }
+        };
+        // Wrong arguments are refused by the first poll, before anything is answered; so is a
+        // driver that fails at once, like a connection that is refused.
+        let mut serving = Box::pin(AssertUnwindSafe(serving).catch_unwind());
+        let first = (&mut serving).now_or_never();
+        if let Some(Ok(Err(failure @ Failure::Refused(_)))) = first {
+            core.switchboard.unplug(open.stream);
+            return Err(failure);
+        }
+        self.speak_for(open, end.clone(), is_stream);
+        core.ledger().begin(&request.receipt, core.uptime());
+        let opened = Opened::Open {
+            incarnation: core.incarnation,
+            credit,
+            item: (!is_stream).then(|| method.result.clone()),
+        };
+        let answer = Answer { message: codec::encode(&opened), error: None, large: None };
+        core.send_answer(&request.reply_to, &request.caller, request.id, answer.clone()).await;
+        let result = match first {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => Err(self.panicked(&panic).into()),
+            None => self.attend(serving, &end).await,
+        };
+        finish(&end, is_stream, result);
+        Ok(answer)
+    }
+
+    /// Starts the pump; when it has ended, so has the caller's interest.
+    fn speak_for(&self, open: OpenAsked, end: Arc<PipeEnd>, is_stream: bool) {
+        let (core, request) = (&self.core, &self.request);
+        let (data, silence) = match (is_stream, request.id) {
+            (false, Some(id)) => {
+                let record = Recorder::new(core, &request.caller, id, self.slot.id, open.stream);
+                let silence = if open.detached { Duration::MAX } else { CALLER_SILENCE };
+                (DataLine::Records(Box::new(record)), silence)
+            }
+            _ => (core.down(&request.caller, open.stream), SILENCE),
+        };
+        let pump = core.pump(&request.caller, open.stream, end.clone(), data, silence);
+        let cancel = request.receipt.cancel.clone();
+        core.tasks.spawn(async move {
+            pump.run().await;
+            if end.error().is_some() {
+                cancel.cancel();
+            }
+        });
+    }
+
+    /// Runs a streaming call or stream to its end.
+    async fn attend<F>(&self, serving: F, end: &PipeEnd) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<Result<(), Failure>, Box<dyn Any + Send>>> + Send,
+    {
+        let cancel = &self.request.receipt.cancel;
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            biased;
+            () = self.gone.cancelled() => return Err(self.died().into()),
+            ended = &mut serving => ended,
+            () = cancel.cancelled() => {
+                end.reset(ResetCode::Cancelled, "cancelled by its caller");
+                match timeout(CANCEL_GRACE, &mut serving).await {
+                    Ok(ended) => ended,
+                    Err(_elapsed) => return Err(stopped("cancelled by its caller").into()),
+                }
+            }
+        };
+        ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into()))
+    }
+
+    // --- ends ----------------------------------------------------------------------------
+
+    /// Runs a method's future to its end: a result, a fault, a panic, the caller's cancel, its
+    /// deadline, or the death of its driver.
+    async fn supervise<T>(
+        &self,
+        serving: bus_schema::Serving<T>,
+        deadline: Option<Instant>,
+    ) -> Result<T, Failure> {
+        let cancel = &self.request.receipt.cancel;
+        let mut serving = AssertUnwindSafe(serving).catch_unwind();
+        let why = tokio::select! {
+            biased;
+            ended = &mut serving => return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
+            () = self.gone.cancelled() => return Err(self.died().into()),
+            () = cancel.cancelled(), if deadline.is_some() => "cancelled by its caller",
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                cancel.cancel();
+                "stopped at its deadline"
+            }
+        };
+        match timeout(CANCEL_GRACE, &mut serving).await {
+            Ok(ended) => ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
+            Err(_elapsed) => Err(stopped(why).into()),
+        }
+    }
+
+    /// The fault for the caller; the driver is restarted.
+    fn panicked(&self, panic: &Box<dyn Any + Send>) -> Fault {
+        let what = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        let what = format!("panic in {}: {what}", self.request.method().name);
+        tracing::error!(what, "driver panicked");
+        let _ = self.actor.send_message(DriverMsg::Panicked(what.clone()));
+        Fault::new(FaultKind::Panic, what)
+    }
+
+    fn died(&self) -> Fault {
+        let text = format!("driver {} crashed while this ran; it is being restarted", self.slot.address);
+        Fault::new(FaultKind::Panic, text)
+    }
+}
+
+/// Ends the sending side as the method ended.
+fn finish(end: &PipeEnd, is_stream: bool, result: Result<(), Failure>) {
+    match (is_stream, result) {
+        (_, Ok(())) => end.finish(None, None),
+        (true, Err(failure)) => end.reset(ResetCode::Fault, failure),
+        (false, Err(failure)) => {
+            let fault = match failure {
+                Failure::Fault(fault) => fault,
+                Failure::Refused(refusal) => Fault::argument(refusal.text),
+            };
+            end.finish(Some(fault), None);
+        }
+    }
+}
+
+fn stopped(why: &str) -> Fault {
+    Fault::new(FaultKind::Cancelled, why)
+}
+
+fn expired(why: &str) -> Refusal {
+    Refusal::new(RefusalCode::Expired, why)
+}
+
+fn no_credit() -> Refusal {
+    Refusal::new(RefusalCode::Busy, "too many streams are open here to give another one credit")
+}
+
+fn since_1970_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Reads a body that was announced with its length.
+pub(crate) async fn collect(end: &PipeEnd, bytes: u64) -> Result<Bytes, String> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = end.read_chunk().await.map_err(|error| error.to_string())? {
+        if (body.len() + chunk.len()) as u64 > bytes {
+            return Err(format!("more came than the {bytes} bytes announced"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    match end.their_end() {
+        Some(End { .. }) if body.len() as u64 == bytes => Ok(body.freeze()),
+        _ => Err(format!("{} of {bytes} bytes came", body.len())),
+    }
+}
+

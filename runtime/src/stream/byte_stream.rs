@@ -1,0 +1,470 @@
+//! The end of a stream that code reads and writes.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bus_schema::{
+    Failure, Fault, RawPipe,
+    message::{Ack, Data, Reset, ResetCode},
+};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
+
+use super::{
+    Chunk, Flow,
+    budget::Grant,
+    flow::Violation,
+};
+
+/// A duplex byte pipe between a client and a driver: `AsyncRead` and `AsyncWrite`, at both ends.
+///
+/// It survives a reconnect with no byte lost, repeated or reordered, or ends in an error of kind
+/// [`io::ErrorKind::ConnectionReset`] that carries a [`StreamError`]. `shutdown` ends the writing
+/// half and leaves the reading half open. Dropping it before both halves have ended resets it.
+pub struct ByteStream(Arc<End>);
+
+/// Why a stream ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream was reset ({code:?}): {text}")]
+pub struct StreamError {
+    /// Why, for programs.
+    pub code: ResetCode,
+    /// Why, for people.
+    pub text: String,
+}
+
+/// Which directions a stream has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Both,
+    SendOnly,
+    ReceiveOnly,
+}
+
+/// One end, shared by the code that uses it, the reader that hears the peer, and the pump that
+/// speaks to it.
+pub(crate) struct End {
+    state: Mutex<State>,
+    wake_pump: Notify,
+}
+
+struct State {
+    flow: Flow,
+    direction: Direction,
+    grant: Grant,
+    /// Bytes read when the window was last widened.
+    widened_at: u64,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// How it was cut off, if it was.
+    reset: Option<Reset>,
+    /// A reset that the peer is still to be told of.
+    reset_due: bool,
+    /// Nobody reads or writes here any more.
+    abandoned: bool,
+    heard: Instant,
+}
+
+/// What the pump sends next.
+pub(crate) enum Next {
+    Chunk(Chunk),
+    Ack(Ack),
+    Reset(Reset),
+    /// Nothing now.
+    Wait,
+    /// Nothing ever: both sides have everything.
+    Complete,
+}
+
+impl End {
+    /// An end with `flow`, whose credit is `grant`.
+    pub(crate) fn new(flow: Flow, direction: Direction, grant: Grant) -> Arc<Self> {
+        let state = State {
+            flow,
+            direction,
+            grant,
+            widened_at: 0,
+            reader: None,
+            writer: None,
+            reset: None,
+            reset_due: false,
+            abandoned: false,
+            heard: Instant::now(),
+        };
+        Arc::new(Self { state: Mutex::new(state), wake_pump: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- the peer speaks -----------------------------------------------------------------
+
+    pub(crate) fn on_data(&self, data: Data) {
+        self.hear(|flow| flow.on_data(data));
+    }
+
+    pub(crate) fn on_ack(&self, ack: Ack) {
+        self.hear(|flow| flow.on_ack(ack));
+    }
+
+    fn hear(&self, take: impl FnOnce(&mut Flow) -> Result<(), Violation>) {
+        let mut state = self.lock();
+        state.heard = Instant::now();
+        if state.reset.is_some() {
+            return;
+        }
+        if let Err(violation) = take(&mut state.flow) {
+            let text = format!("the peer {violation}");
+            state.cut(Reset { code: ResetCode::Protocol, text }, true);
+        }
+        state.wake();
+        if state.has_work() {
+            drop(state);
+            self.wake_pump.notify_one();
+        }
+    }
+
+    /// The peer has reset the stream.
+    pub(crate) fn on_reset(&self, reset: Reset) {
+        let mut state = self.lock();
+        if !state.is_complete() {
+            state.cut(reset, false);
+        }
+        drop(state);
+        self.wake_pump.notify_one();
+    }
+
+    // --- this side speaks ----------------------------------------------------------------
+
+    /// Cuts the stream off at this side; the peer is told.
+    pub(crate) fn reset(&self, code: ResetCode, text: impl fmt::Display) {
+        let mut state = self.lock();
+        if !state.is_complete() {
+            state.cut(Reset { code, text: text.to_string() }, true);
+        }
+        drop(state);
+        self.wake_pump.notify_one();
+    }
+
+    /// Ends the sending half.
+    pub(crate) fn finish(&self, fault: Option<Fault>, recorded: Option<u64>) {
+        self.lock().flow.finish(fault, recorded);
+        self.wake_pump.notify_one();
+    }
+
+    /// Lets this side send up to `limit`.
+    pub(crate) fn allow(&self, limit: u64) {
+        self.lock().flow.allow(limit);
+        self.wake_pump.notify_one();
+    }
+
+    /// What to send now; data only if `may_send`.
+    pub(crate) fn next(&self, may_send: bool) -> Next {
+        let mut state = self.lock();
+        if let Some(reset) = state.reset.clone() {
+            return match std::mem::take(&mut state.reset_due) {
+                true => Next::Reset(reset),
+                false => Next::Complete,
+            };
+        }
+        if let Some(ack) = state.flow.next_ack() {
+            return Next::Ack(ack);
+        }
+        if let Some(chunk) = may_send.then(|| state.flow.next_chunk()).flatten() {
+            if state.flow.room() > 0 || state.flow.is_flushed() {
+                state.wake_writer();
+            }
+            return Next::Chunk(chunk);
+        }
+        if state.is_complete() {
+            state.wake();
+            return Next::Complete;
+        }
+        if state.abandoned && state.flow.is_acknowledged() {
+            // The writing half was ended properly and nobody reads: the rest is not wanted.
+            state.cut(Reset { code: ResetCode::Cancelled, text: String::new() }, true);
+            return Next::Reset(Reset { code: ResetCode::Cancelled, text: String::new() });
+        }
+        Next::Wait
+    }
+
+    /// Waits for something to send. Cancel safe.
+    pub(crate) async fn work(&self) {
+        self.wake_pump.notified().await;
+    }
+
+    /// A keep-alive, and whether the peer has been silent since `since`.
+    pub(crate) fn keep_alive(&self, ask_again: bool) -> Ack {
+        let mut state = self.lock();
+        if ask_again {
+            state.flow.ask_again();
+        }
+        state.flow.ack()
+    }
+
+    /// Whether something is on its way, in either direction.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.lock().flow.is_busy()
+    }
+
+    /// Whether the peer has sent more than is here.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.lock().flow.is_behind()
+    }
+
+    /// Time since the peer was last heard.
+    pub(crate) fn silence(&self) -> Duration {
+        self.lock().heard.elapsed()
+    }
+
+    /// Counts as hearing from the peer: a broker that was away is not the peer's silence.
+    pub(crate) fn forgive(&self) {
+        self.lock().heard = Instant::now();
+    }
+
+    /// How it was cut off, if it was.
+    pub(crate) fn error(&self) -> Option<StreamError> {
+        self.lock().error()
+    }
+
+    /// Chunks made so far.
+    pub(crate) fn chunks(&self) -> u64 {
+        self.lock().flow.chunks()
+    }
+
+    // --- reading and writing -------------------------------------------------------------
+
+    /// Puts an item in, when there is room.
+    pub(crate) fn poll_item(&self, cx: &mut Context<'_>, item: &[u8]) -> Poll<Result<(), StreamError>> {
+        let mut state = self.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        if state.flow.room() == 0 {
+            state.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        state.flow.write_item(item);
+        drop(state);
+        self.wake_pump.notify_one();
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next run of bytes, without copying it; `None` at the end.
+    pub(crate) fn poll_bytes(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let mut state = self.lock();
+        if let Some(bytes) = state.flow.read_bytes() {
+            state.widen();
+            let work = state.has_work();
+            drop(state);
+            if work {
+                self.wake_pump.notify_one();
+            }
+            return Poll::Ready(Ok(Some(bytes)));
+        }
+        if state.flow.end_of_input().is_some() {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The peer's end, once everything before it was read.
+    pub(crate) fn their_end(&self) -> Option<bus_schema::message::End> {
+        self.lock().flow.end_of_input().cloned()
+    }
+
+    /// Nobody uses this side any more. What was written and ended is still delivered; anything
+    /// else is cut off.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        let sends = state.direction != Direction::ReceiveOnly;
+        let unfinished = match sends {
+            true => !state.flow.is_finished(),
+            false => !state.flow.has_their_end(),
+        };
+        if unfinished && !state.is_complete() {
+            let text = "dropped before its end".to_owned();
+            state.cut(Reset { code: ResetCode::Cancelled, text }, true);
+        }
+        drop(state);
+        self.wake_pump.notify_one();
+    }
+}
+
+impl State {
+    fn cut(&mut self, reset: Reset, tell: bool) {
+        if self.reset.is_none() {
+            self.reset = Some(reset);
+            self.reset_due = tell;
+            self.wake();
+        }
+    }
+
+    fn error(&self) -> Option<StreamError> {
+        let Reset { code, text } = self.reset.clone()?;
+        Some(StreamError { code, text })
+    }
+
+    fn is_complete(&self) -> bool {
+        match self.direction {
+            Direction::Both => self.flow.is_acknowledged() && self.flow.has_their_end(),
+            Direction::SendOnly => self.flow.is_acknowledged(),
+            Direction::ReceiveOnly => self.flow.has_their_end(),
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.flow.has_ack() || self.flow.has_chunk() || self.reset_due || self.is_complete()
+    }
+
+    fn widen(&mut self) {
+        let consumed = self.flow.consumed();
+        if consumed - self.widened_at >= self.flow.window() {
+            self.widened_at = consumed;
+            match self.grant.grow() {
+                0 => {}
+                more => self.flow.widen(more),
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        self.wake_writer();
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+impl ByteStream {
+    pub(crate) fn new(end: Arc<End>) -> Self {
+        Self(end)
+    }
+
+    /// Cuts the stream off at once, in both directions, with a reason for the peer.
+    pub fn reset(&self, reason: impl fmt::Display) {
+        self.0.reset(ResetCode::Cancelled, reason);
+    }
+}
+
+fn io_error(error: StreamError) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        let read = state.flow.read(buf.initialize_unfilled());
+        if read > 0 {
+            buf.advance(read);
+            state.widen();
+            let work = state.has_work();
+            drop(state);
+            if work {
+                self.0.wake_pump.notify_one();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if state.flow.end_of_input().is_some() || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(io_error(error)));
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for ByteStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(io_error(error)));
+        }
+        if state.flow.is_finished() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = state.flow.write(bytes);
+        if written == 0 && !bytes.is_empty() {
+            state.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        self.0.wake_pump.notify_one();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(io_error(error)));
+        }
+        if state.flow.is_flushed() {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.finish(None, None);
+        self.poll_flush(cx)
+    }
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream").field("error", &self.0.error()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for ByteStream {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl TryFrom<RawPipe> for ByteStream {
+    type Error = Failure;
+
+    fn try_from(raw: RawPipe) -> Result<Self, Failure> {
+        raw.0.downcast().map(|stream| *stream).map_err(|_| foreign("ByteStream"))
+    }
+}
+
+/// Another host than this runtime made the raw value.
+pub(crate) fn foreign(what: &str) -> Failure {
+    Fault::unsupported(format_args!("this host has no {what} of this runtime")).into()
+}

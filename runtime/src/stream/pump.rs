@@ -1,0 +1,211 @@
+//! The task that speaks for one end of a stream: data, acknowledgements, keep-alive.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bus_schema::{
+    StreamId, codec,
+    limits::{ALIVE_BUSY, ALIVE_IDLE, SILENCE_MAX},
+    message::{Ack, Reset, ResetCode},
+};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Chunk, PipeEnd,
+    byte_stream::Next,
+    switchboard::Switchboard,
+};
+use crate::bus::{BusError, Conn};
+
+/// A peer that is behind is given this long before it is asked again: the data may be on its way.
+const BEHIND: Duration = Duration::from_millis(100);
+/// An end that is complete answers late questions this long: its last acknowledgement may be lost.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// How one end's messages travel.
+pub(crate) struct Line {
+    pub(crate) control: Conn,
+    pub(crate) bulk: Conn,
+    /// The subject of control messages.
+    pub(crate) ctl: String,
+    pub(crate) data: DataLine,
+}
+
+/// Where data goes.
+pub(crate) enum DataLine {
+    /// All chunks to one subject.
+    Subject(String),
+    /// Every chunk is a record of a streaming call.
+    Records(Box<dyn Record>),
+    /// Nothing is sent: the other side of a streaming call.
+    Nowhere,
+}
+
+impl DataLine {
+    fn has_room(&self) -> bool {
+        !matches!(self, Self::Records(record) if !record.has_room())
+    }
+
+    async fn room(&mut self) {
+        if let Self::Records(record) = self {
+            record.room().await;
+        }
+    }
+}
+
+/// Publishes records and sees to it that JetStream has them.
+pub(crate) trait Record: Send + Sync {
+    /// Publishes a record. Only while there [is room](Self::has_room).
+    fn publish<'a>(&'a mut self, chunk: &'a Chunk) -> Pin<Box<dyn Future<Output = Result<(), BusError>> + Send + 'a>>;
+    /// Whether another record may be published now.
+    fn has_room(&self) -> bool;
+    /// Waits until there is room, so that items pile up meanwhile. Cancel safe.
+    fn room(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Finds out whether the peer is still there; resolves to why not.
+pub(crate) type PeerWatch = Pin<Box<dyn Future<Output = String> + Send>>;
+
+/// Speaks for one end until it is complete or cut off.
+pub(crate) struct Pump {
+    pub(crate) id: StreamId,
+    pub(crate) end: Arc<PipeEnd>,
+    pub(crate) line: Line,
+    pub(crate) switchboard: Switchboard,
+    pub(crate) stop: CancellationToken,
+    /// Longest silence of the peer.
+    pub(crate) silence_max: Duration,
+    /// Looks for the peer when it is silent.
+    pub(crate) peer: Box<dyn Fn() -> PeerWatch + Send + Sync>,
+}
+
+impl Pump {
+    /// Runs to the end, then disconnects the stream.
+    pub(crate) async fn run(mut self) {
+        let ended = self.speak().await;
+        if let Ok(Ended::Complete) = ended {
+            self.linger().await;
+        }
+        self.switchboard.unplug(self.id);
+    }
+
+    async fn speak(&mut self) -> Result<Ended, BusError> {
+        let mut tick = Instant::now() + ALIVE_BUSY;
+        let mut connects = self.line.control.connects();
+        let mut watch: Option<PeerWatch> = None;
+        loop {
+            let may_send = self.line.data.has_room();
+            match self.end.next(may_send) {
+                Next::Chunk(chunk) => {
+                    self.publish(&chunk).await?;
+                    continue;
+                }
+                Next::Ack(ack) => {
+                    self.control(codec::encode(&ack)).await?;
+                    continue;
+                }
+                Next::Reset(reset) => {
+                    self.control(codec::encode(&reset)).await?;
+                    return Ok(Ended::Cut);
+                }
+                Next::Complete => return Ok(Ended::Complete),
+                Next::Wait => {}
+            }
+            let behind = self.end.is_behind();
+            let early = Instant::now() + BEHIND;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.end.reset(ResetCode::ShuttingDown, "the other side is shutting down");
+                }
+                () = self.end.work() => {
+                    // What was idle until now is due a keep-alive soon.
+                    tick = tick.min(Instant::now() + ALIVE_BUSY);
+                }
+                () = self.line.data.room(), if !may_send => {}
+                why = async { watch.as_mut().expect("guarded").await }, if watch.is_some() => {
+                    self.end.reset(ResetCode::Silent, why);
+                }
+                () = sleep_until(tick.min(early)), if behind => self.alive(true).await?,
+                () = sleep_until(tick) => {
+                    let now = self.line.control.connects();
+                    if std::mem::replace(&mut connects, now) != now {
+                        self.end.forgive(); // the broker was away, not the peer
+                    }
+                    self.alive(false).await?;
+                    let silence = self.end.silence();
+                    if silence > self.silence_max {
+                        self.end.reset(ResetCode::Silent, format_args!("the peer was silent for {silence:.0?}"));
+                    }
+                    // A keep-alive of ours was to be answered by now.
+                    let expected = if self.end.is_busy() { 3 * ALIVE_BUSY } else { ALIVE_IDLE + 2 * ALIVE_BUSY };
+                    match silence > expected {
+                        true if watch.is_none() => watch = Some((self.peer)()),
+                        true => {}
+                        false => watch = None,
+                    }
+                    let pace = if self.end.is_busy() || watch.is_some() { ALIVE_BUSY } else { ALIVE_IDLE };
+                    tick = Instant::now() + pace;
+                }
+            }
+        }
+    }
+
+    async fn publish(&mut self, chunk: &Chunk) -> Result<(), BusError> {
+        match &mut self.line.data {
+            DataLine::Subject(subject) => {
+                self.line.bulk.publish(subject.clone(), chunk.message.clone()).await
+            }
+            DataLine::Records(record) => {
+record.publish(chunk).await,
+            }
+            DataLine::Nowhere => Ok(()),
+        }
+    }
+
+    async fn control(&self, message: bytes::Bytes) -> Result<(), BusError> {
+        self.line.control.publish(self.line.ctl.clone(), message).await
+    }
+
+    async fn alive(&self, ask_again: bool) -> Result<(), BusError> {
+        let ack: Ack = self.end.keep_alive(ask_again);
+        self.control(codec::encode(&ack)).await
+    }
+
+    /// Repeats the last acknowledgement to a peer that missed it.
+    async fn linger(&mut self) {
+        let until = Instant::now() + LINGER;
+        let _ = self.alive(false).await;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.end.work() => {
+                    if self.alive(false).await.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+}
+
+enum Ended {
+    Complete,
+    Cut,
+}
+
+/// The longest silence that is borne of a peer.
+pub(crate) const SILENCE: Duration = SILENCE_MAX;
+
+/// The reset for a message of a stream that is not there.
+pub(crate) fn no_stream() -> bytes::Bytes {
+    let text = "there is no such stream: it has ended, or this side was restarted".to_owned();
+    codec::encode(&Reset { code: ResetCode::NoStream, text })
+}
+
