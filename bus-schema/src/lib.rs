@@ -34,14 +34,31 @@ pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
 pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use serve::{
-    ArgReader, Args, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems, RawPipe, Serve,
-    Serving, encode_value,
+    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems, RawPipe,
+    Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
 pub use value::{Value, ValueError};
 
-/// What generated code names that is not ours.
 #[doc(hidden)]
 pub mod __private {
-    pub use serde;
+    /// Whether `names` has `name`, at compile time.
+    pub const fn contains(names: &[&str], name: &str) -> bool {
+        let mut at = 0;
+        while at < names.len() {
+            if same(names[at].as_bytes(), name.as_bytes()) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    const fn same(a: &[u8], b: &[u8]) -> bool {
+        let mut at = 0;
+        while at < a.len() && at < b.len() && a[at] == b[at] {
+            at += 1;
+        }
+        at == a.len() && at == b.len()
+    }
 }

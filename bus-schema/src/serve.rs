@@ -4,12 +4,22 @@
 //! decoded operation to a driver's method, [`Invoke`] sends one. What the macros expand to could
 //! be written by hand, and once is, in `tests/`.
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use rmp_serde::decode;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Failure, Fault, Interface, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX};
+use crate::{
+    Failure, Fault, Interface, Kind, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX,
+};
 
 /// The future of one served operation. It owns what it needs, so that it can be a task.
 pub type Serving<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
@@ -51,9 +61,62 @@ pub trait Serve: Send + Sync + 'static {
     }
 }
 
-/// What the host hands to a method that asks for a context, opaque here. The runtime's `Context`
-/// is made from it.
-pub struct RawContext(pub Arc<dyn Any + Send + Sync>);
+/// What the host hands to every operation: what the runtime's `Context` is made from, opaque here,
+/// and where blocking code runs.
+#[derive(Clone)]
+pub struct RawContext {
+    any: Arc<dyn Any + Send + Sync>,
+    blocking: Arc<dyn Blocking>,
+}
+
+impl RawContext {
+    /// A context of a host that runs blocking methods by `blocking`.
+    pub fn new(any: Arc<dyn Any + Send + Sync>, blocking: Arc<dyn Blocking>) -> Self {
+        Self { any, blocking }
+    }
+
+    /// What the host made its context of.
+    pub fn any(&self) -> &Arc<dyn Any + Send + Sync> {
+        &self.any
+    }
+
+    /// Where blocking code runs.
+    pub fn blocking(&self) -> &Arc<dyn Blocking> {
+        &self.blocking
+    }
+}
+
+/// Where a host runs code that blocks its thread.
+pub trait Blocking: Send + Sync {
+    /// Runs `work`, and resolves when it has ended.
+    ///
+    /// If `work` panics the future does (`resume_unwind`), so that the operation's task sees it
+    /// like a panic of its own. If the future is dropped `work` runs on: the host must count it as
+    /// running until it has ended. A host that cannot run it any more drops it and resolves.
+    fn block(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Runs a method that is no `async fn`.
+///
+/// # Errors
+///
+/// *shutting down* if the host dropped the work instead.
+pub async fn block<T: Send + 'static>(
+    blocking: Arc<dyn Blocking>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let result = Arc::new(Mutex::new(None));
+    let put = Arc::clone(&result);
+    let work = move || {
+        let value = work();
+        *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    };
+    blocking.block(Box::new(work)).await;
+    let value = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    value.ok_or_else(|| {
+        Refusal::new(RefusalCode::ShuttingDown, "the exporter is going down; nothing was done")
+    })
+}
 
 /// What the host hands to a streaming call. The runtime's `Items<T>` is made from it.
 pub struct RawItems(pub Box<dyn Any + Send>);
@@ -98,6 +161,18 @@ impl Args {
     }
 }
 
+/// The refusal of a method that none of `interfaces` has, or not of the kind it was used as.
+pub fn refuse_method(interfaces: &[Arc<Interface>], method: &str, used_as: Kind) -> Refusal {
+    if let Some(known) = interfaces.iter().find_map(|interface| interface.method(method)) {
+        let text = format_args!("{method} is a {}, used as a {used_as}: {known}", known.kind);
+        return Refusal::new(RefusalCode::WrongKind, text);
+    }
+    let names: Vec<_> =
+        interfaces.iter().flat_map(|i| &i.methods).map(|method| method.name.as_str()).collect();
+    let text = format_args!("no method {method:?}: there are {}", names.join(", "));
+    Refusal::new(RefusalCode::UnknownMethod, text)
+}
+
 fn bad_arguments(method: &Method, problem: impl fmt::Display) -> Refusal {
     Refusal::new(RefusalCode::BadArguments, format_args!("{problem}; the method is {method}"))
 }
@@ -117,7 +192,7 @@ impl ArgReader<'_> {
     /// # Errors
     ///
     /// *bad arguments* if there is none or it has another type.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         if self.at == self.count {
             let missing = &self.method.params[self.at].name;
             return Err(bad_arguments(
@@ -133,7 +208,7 @@ impl ArgReader<'_> {
     /// # Errors
     ///
     /// *bad arguments* if it is there and has another type.
-    pub fn next_or<T: DeserializeOwned>(
+    pub fn take_or<T: DeserializeOwned>(
         &mut self,
         default: impl FnOnce() -> T,
     ) -> Result<T, Refusal> {
@@ -159,9 +234,10 @@ impl ArgReader<'_> {
     /// # Errors
     ///
     /// *bad arguments* if bytes are left over.
-    pub fn finish(self) -> Result<(), Refusal> {
-        // Only reached with all arguments read: the count was checked at the start.
-        match self.at >= self.count {
+    pub fn finish(mut self) -> Result<(), Refusal> {
+        // The decoder does not say where it is, but whether it finds another marker.
+        let end = <()>::deserialize(&mut self.de);
+        match self.at >= self.count && matches!(end, Err(decode::Error::InvalidMarkerRead(_))) {
             true => Ok(()),
             false => Err(bad_arguments(self.method, "there are bytes after the arguments")),
         }
@@ -258,16 +334,20 @@ pub trait InvokeBlocking: Clone + Send + Sync + 'static {
     fn stream(&self, out: Outgoing) -> Result<Self::Pipe, Self::Error>;
 }
 
-/// Decodes a result.
 impl Value {
+    /// What `value` is on the wire, or `None` if its `Serialize` fails.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Option<Self> {
+        Self::from_msgpack(&rmp_serde::to_vec_named(value).ok()?).ok()
+    }
+
     /// Reads one MessagePack value.
     ///
     /// # Errors
     ///
     /// The decoder's word for what is wrong with the bytes.
-    pub fn from_msgpack(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+    pub fn from_msgpack(bytes: &[u8]) -> Result<Self, decode::Error> {
         let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
         de.set_max_depth(DEPTH_MAX);
-        serde::Deserialize::deserialize(&mut de)
+        Self::deserialize(&mut de)
     }
 }

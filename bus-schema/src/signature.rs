@@ -113,8 +113,13 @@ pub struct Field {
     #[serde(default)]
     pub optional: bool,
     /// The value it then has, if that can be said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub default: Option<Value>,
+}
+
+/// A default of nil is a default: serde's own `Option` would read it as none.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
 }
 
 impl fmt::Display for Field {
@@ -217,6 +222,11 @@ impl fmt::Display for Type {
 /// A Rust type that has a type of the wire. Derive it for structs and enums.
 ///
 /// `u8` has none on purpose: `Vec<u8>` would travel as a list of numbers. Use [`Bytes`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no type of the wire",
+    label = "arguments, results and items need one",
+    note = "derive `bus_schema::Describe` for it; bytes are `Bytes`, a small number is a `u16`"
+)]
 pub trait Describe {
     /// The type's description.
     fn describe() -> Type;
