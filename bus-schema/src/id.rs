@@ -125,8 +125,22 @@ hex_id! {
     Incarnation, u64, 16, "incarnation (16 hex digits)"
 }
 hex_id! {
-    /// One open stream: 128 random bits, which stand in for a reply subject on its messages.
+    /// One open stream: 128 random bits, which stand in for a reply subject on its messages. The
+    /// upper half is the session of the client process.
     StreamId, u128, 32, "stream id (32 hex digits)"
+}
+
+impl StreamId {
+    /// The stream `random` of a client process. The session is its upper half, so that an
+    /// exporter knows where to speak to even of a stream that it does not know.
+    pub fn new(session: Session, random: u64) -> Self {
+        Self(u128::from(session.0) << 64 | u128::from(random))
+    }
+
+    /// The client process that the stream belongs to.
+    pub fn session(self) -> Session {
+        Session(u64::try_from(self.0 >> 64).expect("the upper half of 128 bits"))
+    }
 }
 
 /// One call of one client process, written `<session>-<counter>`.

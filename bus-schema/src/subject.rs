@@ -159,6 +159,11 @@ impl FromClient {
         format!("{root}.{VERSION}.c.*.*.{exporter}.{driver}.*")
     }
 
+    /// All that clients may ask of any driver of one exporter with one verb.
+    pub fn verb_wildcard(root: &Root, exporter: &ExporterName, verb: DriverVerb) -> String {
+        format!("{root}.{VERSION}.c.*.{verb}.{exporter}.*.*")
+    }
+
     /// The wildcard of one exporter verb.
     pub fn exporter_wildcard(root: &Root, exporter: &ExporterName, verb: ExporterVerb) -> String {
         format!("{root}.{VERSION}.c.*.{verb}.{exporter}.{EXPORTER_ITSELF}.*")

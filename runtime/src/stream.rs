@@ -10,8 +10,9 @@ mod switchboard;
 
 pub(crate) use budget::Budget;
 pub use byte_stream::{ByteStream, StreamError};
-pub(crate) use byte_stream::End as PipeEnd;
+pub(crate) use byte_stream::{Direction as PipeDirection, End as PipeEnd, foreign};
 pub(crate) use flow::{Chunk, Flow};
-pub use items::Items;
-pub(crate) use pump::{Line, Pump};
+pub(crate) use items::AnyItems;
+pub use items::{ItemError, Items};
+pub(crate) use pump::{DataLine, Line, PeerWatch, Pump, Record, SILENCE, no_stream};
 pub(crate) use switchboard::{Heard, Switchboard};

@@ -152,7 +152,7 @@ impl Core {
 
     /// Makes a large result ready to be fetched, and the reply that says where.
     fn offer_parts(self: &Arc<Self>, client: &ClientName, id: CallId, body: Bytes) -> Bytes {
-        let stream = StreamId(u128::from(id.session.0) << 64 | u128::from(random()));
+        let stream = StreamId::new(id.session, random());
         let bytes = body.len() as u64;
         let Some(grant) = self.budget.grant() else {
             let text = "too many streams are open to send a large result";
@@ -167,7 +167,7 @@ impl Core {
         self.tasks.spawn(async move {
             // It fails only if the stream was cut off, and then nobody wants the rest.
             let _ = end.write_all(&body).await;
-            end.finish(None, None);
+            end.finish();
         });
         codec::encode(&Reply { outcome: Outcome::Parts(Parts { stream, bytes }) })
     }

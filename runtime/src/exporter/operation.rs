@@ -169,7 +169,7 @@ impl Work {
     async fn open(&self, operation: &Arc<Operation>, open: OpenAsked) -> Result<Answer, Failure> {
         let args = self.arguments().await?;
         let (core, request, method) = (&self.core, &self.request, self.request.method());
-        if open.stream.session() != request.id.map_or_else(|| open.stream.session(), |id| id.session) {
+        if request.id.is_some_and(|id| id.session != open.stream.session()) {
             let text = "the stream's id does not begin with the session of the call's";
             return Err(Refusal::new(RefusalCode::Malformed, text).into());
         }
@@ -326,14 +326,15 @@ impl Work {
 /// Ends the sending side as the method ended.
 fn finish(end: &PipeEnd, is_stream: bool, result: Result<(), Failure>) {
     match (is_stream, result) {
-        (_, Ok(())) => end.finish(None, None),
+        (true, Ok(())) => end.finish(),
+        (false, Ok(())) => end.finish_items(None),
         (true, Err(failure)) => end.reset(ResetCode::Fault, failure),
         (false, Err(failure)) => {
             let fault = match failure {
                 Failure::Fault(fault) => fault,
                 Failure::Refused(refusal) => Fault::argument(refusal.text),
             };
-            end.finish(Some(fault), None);
+            end.finish_items(Some(fault));
         }
     }
 }

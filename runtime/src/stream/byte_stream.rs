@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus_schema::{
-    Failure, Fault, RawPipe,
+    Failure, Fault, FaultKind, RawPipe,
     message::{Ack, Data, Reset, ResetCode},
 };
 use bytes::Bytes;
@@ -70,6 +70,8 @@ struct State {
     reset_due: bool,
     /// Nobody reads or writes here any more.
     abandoned: bool,
+    /// How the streaming call ended, until the pump has seen to its record.
+    finishing: Option<Option<Fault>>,
     heard: Instant,
 }
 
@@ -97,6 +99,7 @@ impl End {
             reset: None,
             reset_due: false,
             abandoned: false,
+            finishing: None,
             heard: Instant::now(),
         };
         Arc::new(Self { state: Mutex::new(state), wake_pump: Notify::new() })
@@ -156,9 +159,40 @@ impl End {
     }
 
     /// Ends the sending half.
-    pub(crate) fn finish(&self, fault: Option<Fault>, recorded: Option<u64>) {
-        self.lock().flow.finish(fault, recorded);
+    pub(crate) fn finish(&self) {
+        self.lock().flow.finish(None, None);
         self.wake_pump.notify_one();
+    }
+
+    /// Ends the items of a streaming call. The pump seals the end when it knows how far the
+    /// record goes.
+    pub(crate) fn finish_items(&self, fault: Option<Fault>) {
+        self.lock().finishing.get_or_insert(fault);
+        self.wake_pump.notify_one();
+    }
+
+    /// Whether an end waits to be sealed.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.lock().finishing.is_some()
+    }
+
+    /// Seals the end that waits.
+    pub(crate) fn seal_end(&self, recorded: Option<u64>) {
+        let mut state = self.lock();
+        if let Some(fault) = state.finishing.take() {
+            state.flow.finish(fault, recorded);
+        }
+    }
+
+    /// Ends the items for the record alone: the caller is gone.
+    pub(crate) fn terminate(&self, recorded: Option<u64>) -> Vec<Chunk> {
+        let mut state = self.lock();
+        let why = state.error().map_or_else(String::new, |error| error.to_string());
+        let fault = match state.finishing.take() {
+            Some(Some(fault)) => fault,
+            _ => Fault::new(FaultKind::Cancelled, why),
+        };
+        state.flow.terminate(fault, recorded)
     }
 
     /// Lets this side send up to `limit`.
@@ -282,6 +316,46 @@ impl End {
         }
         state.reader = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// [`poll_bytes`](Self::poll_bytes) as a future. Cancel safe.
+    pub(crate) async fn read_chunk(&self) -> Result<Option<Bytes>, StreamError> {
+        std::future::poll_fn(|cx| self.poll_bytes(cx)).await
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> Result<(), StreamError> {
+        while !bytes.is_empty() {
+            let written = std::future::poll_fn(|cx| self.poll_write_some(cx, bytes)).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    fn poll_write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamError>> {
+        let mut state = self.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        let written = state.flow.write(bytes);
+        if written == 0 && !bytes.is_empty() {
+            state.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        self.wake_pump.notify_one();
+        Poll::Ready(Ok(written))
+    }
+
+    /// What the peer may send from the start.
+    pub(crate) fn credit(&self) -> u64 {
+        self.lock().flow.window()
+    }
+
+    /// Tells the peer at once that it may send.
+    pub(crate) fn invite(&self) {
+        self.lock().flow.invite();
+        self.wake_pump.notify_one();
     }
 
     /// The peer's end, once everything before it was read.
@@ -409,21 +483,10 @@ impl AsyncWrite for ByteStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
-        if let Some(error) = state.error() {
-            return Poll::Ready(Err(io_error(error)));
-        }
-        if state.flow.is_finished() {
+        if self.0.lock().flow.is_finished() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let written = state.flow.write(bytes);
-        if written == 0 && !bytes.is_empty() {
-            state.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        drop(state);
-        self.0.wake_pump.notify_one();
-        Poll::Ready(Ok(written))
+        self.0.poll_write_some(cx, bytes).map_err(io_error)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -439,7 +502,7 @@ impl AsyncWrite for ByteStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.finish(None, None);
+        self.0.finish();
         self.poll_flush(cx)
     }
 }

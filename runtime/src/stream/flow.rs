@@ -237,6 +237,13 @@ impl Flow {
         }
     }
 
+    /// Ends this direction whatever the peer allows, and gives everything that was not sent yet:
+    /// what a record still needs when its caller is gone.
+    pub(crate) fn terminate(&mut self, fault: Fault, recorded: Option<u64>) -> Vec<Chunk> {
+        self.finish(Some(fault), recorded);
+        self.unacked.drain(..).skip(std::mem::take(&mut self.sent)).collect()
+    }
+
     /// The next message to send, if credit allows. What was written so far goes at once, and what
     /// piled up meanwhile goes together.
     pub(crate) fn next_chunk(&mut self) -> Option<Chunk> {
@@ -427,6 +434,11 @@ impl Flow {
     /// Grants `more` bytes of window from now on.
     pub(crate) fn widen(&mut self, more: u64) {
         self.window += more;
+        self.ack_due = true;
+    }
+
+    /// Makes the next acknowledgement due, which tells the peer what it may send.
+    pub(crate) fn invite(&mut self) {
         self.ack_due = true;
     }
 

@@ -57,6 +57,26 @@ impl DataLine {
     }
 }
 
+impl DataLine {
+    /// Waits until the record is all there, or will not be.
+    async fn complete(&mut self) {
+        if let Self::Records(record) = self {
+            record.complete().await;
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        !matches!(self, Self::Records(record) if !record.is_complete())
+    }
+
+    fn recorded(&self) -> Option<u64> {
+        match self {
+            Self::Records(record) => record.recorded(),
+            _ => None,
+        }
+    }
+}
+
 /// Publishes records and sees to it that JetStream has them.
 pub(crate) trait Record: Send + Sync {
     /// Publishes a record. Only while there [is room](Self::has_room).
@@ -65,6 +85,12 @@ pub(crate) trait Record: Send + Sync {
     fn has_room(&self) -> bool;
     /// Waits until there is room, so that items pile up meanwhile. Cancel safe.
     fn room(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Waits until every record is kept, or will not be. Cancel safe.
+    fn complete(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Whether every record is kept, or will not be.
+    fn is_complete(&self) -> bool;
+    /// How many are kept, if that is not all.
+    fn recorded(&self) -> Option<u64>;
 }
 
 /// Finds out whether the peer is still there; resolves to why not.
@@ -86,10 +112,12 @@ pub(crate) struct Pump {
 impl Pump {
     /// Runs to the end, then disconnects the stream.
     pub(crate) async fn run(mut self) {
-        let ended = self.speak().await;
-        if let Ok(Ended::Complete) = ended {
-            self.linger().await;
+        match self.speak().await {
+            Ok(Ended::Complete) => self.linger().await,
+            Ok(Ended::Cut) => self.close_record().await,
+            Err(error) => self.end.reset(ResetCode::Silent, error),
         }
+        self.line.data.complete().await;
         self.switchboard.unplug(self.id);
     }
 
@@ -99,6 +127,11 @@ impl Pump {
         let mut watch: Option<PeerWatch> = None;
         loop {
             let may_send = self.line.data.has_room();
+            let finishing = self.end.is_finishing();
+            if finishing && self.line.data.is_complete() {
+                self.end.seal_end(self.line.data.recorded());
+                continue;
+            }
             match self.end.next(may_send) {
                 Next::Chunk(chunk) => {
                     self.publish(&chunk).await?;
@@ -127,6 +160,7 @@ impl Pump {
                     tick = tick.min(Instant::now() + ALIVE_BUSY);
                 }
                 () = self.line.data.room(), if !may_send => {}
+                () = self.line.data.complete(), if finishing && may_send => {}
                 why = async { watch.as_mut().expect("guarded").await }, if watch.is_some() => {
                     self.end.reset(ResetCode::Silent, why);
                 }
@@ -164,6 +198,17 @@ impl Pump {
 record.publish(chunk).await,
             }
             DataLine::Nowhere => Ok(()),
+        }
+    }
+
+    /// A record whose caller is gone gets its end all the same.
+    async fn close_record(&mut self) {
+        if matches!(self.line.data, DataLine::Records(_)) {
+            for chunk in self.end.terminate(self.line.data.recorded()) {
+                if self.publish(&chunk).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 

@@ -1,0 +1,231 @@
+//! The calls of a client that are not answered yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bus_schema::{
+    CallId, ExporterName, Session, codec,
+    limits::{ASK_EVERY, ASK_FIRST, ASK_IDS_MAX, ASKS_UNANSWERED_MAX},
+    message::{Ask, Cancel, Progress, Told},
+    subject::{ExporterVerb, To},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{CallError, Inner};
+
+/// How often the calls are looked over.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// An exporter that is not there may be reconnecting after the same outage as we were.
+const RECONNECT_GRACE: Duration = Duration::from_secs(10);
+
+/// The open calls.
+pub(crate) struct Calls {
+    session: Session,
+    next: AtomicU64,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Counters that are still waited for: the lowest one tells exporters what to forget.
+    waited_for: BTreeSet<u64>,
+    /// Those that were sent, and so can be asked about.
+    sent: HashMap<u64, Sent>,
+}
+
+struct Sent {
+    exporter: ExporterName,
+    /// When it is asked about next.
+    ask_at: Instant,
+    unanswered: u32,
+    news: mpsc::Sender<News>,
+}
+
+/// What the asking found out about a call.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The exporter has never seen it: it may be sent again.
+    Unseen,
+    /// There is nobody to ask any more.
+    Lost(&'static str),
+}
+
+impl Calls {
+    pub(crate) fn new(session: Session) -> Self {
+        Self { session, next: AtomicU64::new(1), open: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new call. It is waited for until its guard is dropped.
+    pub(crate) fn begin(inner: &Arc<Inner>, exporter: &ExporterName) -> CallGuard {
+        let calls = &inner.calls;
+        let mut open = calls.lock();
+        // Under the lock, so that no counter is passed over by `done_below`.
+        let counter = calls.next.fetch_add(1, Ordering::Relaxed);
+        open.waited_for.insert(counter);
+        drop(open);
+        CallGuard {
+            inner: inner.clone(),
+            exporter: exporter.clone(),
+            id: CallId { session: calls.session, counter },
+            cancel_on_drop: false,
+        }
+    }
+
+    /// The lowest counter that is still waited for.
+    fn done_below(&self) -> u64 {
+        let open = self.lock();
+        open.waited_for.first().copied().unwrap_or_else(|| self.next.load(Ordering::Relaxed))
+    }
+}
+
+/// An open call. Dropped before its answer it is cancelled.
+pub(crate) struct CallGuard {
+    inner: Arc<Inner>,
+    exporter: ExporterName,
+    pub(crate) id: CallId,
+    cancel_on_drop: bool,
+}
+
+impl CallGuard {
+    pub(crate) fn done_below(&self) -> u64 {
+        self.inner.calls.done_below()
+    }
+
+    /// It is about to be sent. From now on it is asked about, and news of it come here.
+    pub(crate) fn sent(&mut self) -> mpsc::Receiver<News> {
+        self.cancel_on_drop = true;
+        let (news, receiver) = mpsc::channel(1);
+        let ask_at = Instant::now() + ASK_FIRST;
+        let sent = Sent { exporter: self.exporter.clone(), ask_at, unanswered: 0, news };
+        self.inner.calls.lock().sent.insert(self.id.counter, sent);
+        receiver
+    }
+
+    /// It was answered: nothing is left to cancel.
+    pub(crate) fn answered(mut self) {
+        self.cancel_on_drop = false;
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let mut open = self.inner.calls.lock();
+        open.waited_for.remove(&self.id.counter);
+        open.sent.remove(&self.id.counter);
+        drop(open);
+        if self.cancel_on_drop && !self.inner.stop.is_cancelled() {
+            let (inner, exporter, id) = (self.inner.clone(), self.exporter.clone(), self.id);
+            self.inner.tasks.spawn(async move { cancel(&inner, &exporter, id).await });
+        }
+    }
+}
+
+/// Tells the exporter that a call is no longer wanted. Best effort: if it is lost the call runs to
+/// its deadline.
+async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let message = codec::encode(&Cancel { ids: vec![id] });
+    let to = To::Exporter(ExporterVerb::Cancel);
+    let _ = inner.ask_exporter(exporter, to, message, PATIENCE).await;
+}
+
+/// Asks about calls that are not answered, until the client is closed. Never silent: a call is
+/// answered, asked about, or lost.
+pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
+    let mut look = interval(LOOK_EVERY);
+    let mut connects = 0;
+    let mut connected_at = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        let Some(inner) = client.upgrade() else { return };
+        if !inner.control().is_connected() {
+            continue;
+        }
+        let now = inner.control().connects();
+        let reconnected = std::mem::replace(&mut connects, now) != now;
+        if reconnected {
+            connected_at = Instant::now();
+        }
+        for (exporter, ids) in due(&inner.calls, reconnected) {
+            let (asking, fresh) = (inner.clone(), connected_at.elapsed() < RECONNECT_GRACE);
+            inner.tasks.spawn(async move { ask(&asking, &exporter, &ids, fresh).await });
+        }
+    }
+}
+
+/// The calls to ask about now, by exporter. After a reconnect those are all of them: their
+/// answers may have been sent while nobody listened.
+fn due(calls: &Calls, all: bool) -> Vec<(ExporterName, Vec<u64>)> {
+    let now = Instant::now();
+    let mut due = BTreeMap::<ExporterName, Vec<u64>>::new();
+    for (counter, sent) in &mut calls.lock().sent {
+        if all || sent.ask_at <= now {
+            sent.ask_at = now + ASK_EVERY;
+            due.entry(sent.exporter.clone()).or_default().push(*counter);
+        }
+    }
+    due.into_iter()
+        .flat_map(|(exporter, all)| {
+            let parts = all.chunks(ASK_IDS_MAX).map(<[u64]>::to_vec).collect::<Vec<_>>();
+            parts.into_iter().map(move |part| (exporter.clone(), part))
+        })
+        .collect()
+}
+
+async fn ask(inner: &Arc<Inner>, exporter: &ExporterName, counters: &[u64], fresh: bool) {
+    let session = inner.session;
+    let ids = counters.iter().map(|counter| CallId { session, counter: *counter }).collect();
+    let to = To::Exporter(ExporterVerb::Ask);
+    let answer = inner.ask_exporter(exporter, to, codec::encode(&Ask { ids }), ASK_FIRST * 2).await;
+    let told = match answer {
+        Ok(answer) => codec::decode::<Told>(answer.payload()).ok(),
+        Err(CallError::NoDriver { .. }) if !fresh => {
+            return tell(inner, counters, |_| Some(News::Lost("nobody listens for it any more")));
+        }
+        Err(_) => None,
+    };
+    let Some(Told { calls, .. }) = told else {
+        let again_at = Instant::now() + if fresh { LOOK_EVERY * 3 } else { ASK_EVERY };
+        return tell(inner, counters, |sent| {
+            sent.unanswered += u32::from(!fresh);
+            sent.ask_at = again_at;
+            let lost = sent.unanswered >= ASKS_UNANSWERED_MAX;
+            lost.then_some(News::Lost("it no longer answers questions about the call"))
+        });
+    };
+    for (counter, progress) in counters.iter().zip(calls) {
+        tell(inner, &[*counter], |sent| {
+            sent.unanswered = 0;
+            matches!(progress, Progress::Unknown).then_some(News::Unseen)
+        });
+    }
+}
+
+fn tell(inner: &Inner, counters: &[u64], news: impl Fn(&mut Sent) -> Option<News>) {
+    let mut open = inner.calls.lock();
+    for counter in counters {
+        if let Some(sent) = open.sent.get_mut(counter)
+            && let Some(news) = news(sent)
+        {
+            let _ = sent.news.try_send(news); // full: the call has not looked at the last news yet
+        }
+    }
+}

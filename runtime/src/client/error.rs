@@ -1,0 +1,106 @@
+//! Every way a call can end but its result.
+
+use std::time::Duration;
+
+use bus_schema::{Fault, Refusal, message::Unknown};
+
+use crate::{bus::BusError, stream::StreamError};
+
+/// Why an operation gave no result. [`may_have_acted`](Self::may_have_acted) says whether the
+/// device may have done something.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens on the driver's subject.
+    #[error("no driver {address} on this bus")]
+    NoDriver {
+        /// The driver as it was named.
+        address: String,
+    },
+    /// The exporter refused: nothing was executed.
+    #[error("{address} refused: {refusal}")]
+    Refused {
+        /// The driver.
+        address: String,
+        /// Which no.
+        refusal: Refusal,
+    },
+    /// It was executed, and the device or driver failed.
+    #[error("{address} failed: {fault}")]
+    Fault {
+        /// The driver.
+        address: String,
+        /// How.
+        fault: Fault,
+    },
+    /// The deadline passed.
+    #[error("{address} gave no result within {limit:?}")]
+    TimedOut {
+        /// The driver.
+        address: String,
+        /// The deadline.
+        limit: Duration,
+        /// Whether the request had been handed to the broker.
+        sent: bool,
+    },
+    /// The exporter went away while the call was out.
+    #[error("{address} was lost: {why}")]
+    Lost {
+        /// The driver.
+        address: String,
+        /// What was seen.
+        why: &'static str,
+    },
+    /// The exporter cannot say how the call ended.
+    #[error("the outcome at {address} is unknown: {}", unknown(*.why))]
+    OutcomeUnknown {
+        /// The driver.
+        address: String,
+        /// Why not.
+        why: Unknown,
+    },
+    /// A stream or streaming call broke off.
+    #[error("{address}: {error}")]
+    Broken {
+        /// The driver.
+        address: String,
+        /// How.
+        error: StreamError,
+    },
+    /// The arguments cannot be sent.
+    #[error("the arguments cannot be sent: {0}")]
+    Unsendable(String),
+    /// The answer cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    Garbled(String),
+    /// The broker.
+    #[error("{0}")]
+    Bus(String),
+}
+
+fn unknown(why: Unknown) -> &'static str {
+    match why {
+        Unknown::Forgotten => "its exporter was restarted after the call was first sent",
+        Unknown::Dropped => "it ended, and its result is no longer kept",
+    }
+}
+
+impl CallError {
+    /// Whether the device may have done something. If not, the call can simply be made again.
+    pub fn may_have_acted(&self) -> bool {
+        match self {
+            Self::NoDriver { .. } | Self::Refused { .. } | Self::Unsendable(_) | Self::Bus(_) => false,
+            Self::TimedOut { sent, .. } => *sent,
+            Self::Fault { .. }
+            | Self::Lost { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Broken { .. }
+            | Self::Garbled(_) => true,
+        }
+    }
+}
+
+impl From<BusError> for CallError {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error.to_string())
+    }
+}

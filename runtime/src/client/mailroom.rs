@@ -1,0 +1,190 @@
+//! The post of a client: answers to whoever waits for them, stream messages to their streams.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bus_schema::{
+    ExporterName, StreamId,
+    subject::{FromExporter, Streams, To},
+};
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{CallError, Inner};
+use crate::bus::{BusError, Conn, Incoming, Subscription, random};
+
+/// Who waits for which answer. Tokens are fresh and random: a guessable one can be forged.
+#[derive(Clone, Default)]
+pub(crate) struct Mailroom(Arc<Mutex<Boxes>>);
+
+#[derive(Default)]
+struct Boxes {
+    answers: HashMap<u64, Box_>,
+    /// The streams of streaming calls, whose records name the call instead.
+    calls: HashMap<u64, StreamId>,
+}
+
+struct Box_ {
+    /// Answers of JetStream carry its headers; elsewhere they are a forgery.
+    from_jetstream: bool,
+    sender: mpsc::Sender<Incoming>,
+}
+
+/// A reply subject and what comes to it. Dropping it gives the subject up.
+pub(crate) struct PostBox {
+    mailroom: Mailroom,
+    token: u64,
+    pub(crate) subject: String,
+    receiver: mpsc::Receiver<Incoming>,
+}
+
+impl PostBox {
+    /// The next answer. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        self.receiver.recv().await.expect("the mailroom keeps the sender until this is dropped")
+    }
+}
+
+impl Drop for PostBox {
+    fn drop(&mut self) {
+        self.mailroom.lock().answers.remove(&self.token);
+    }
+}
+
+impl Mailroom {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Boxes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records of call `counter` are for `stream`.
+    pub(crate) fn route_call(&self, counter: u64, stream: StreamId) {
+        self.lock().calls.insert(counter, stream);
+    }
+
+    /// They are for nobody any more.
+    pub(crate) fn unroute_call(&self, counter: u64) {
+        self.lock().calls.remove(&counter);
+    }
+}
+
+impl Inner {
+    /// A fresh reply subject.
+    pub(crate) fn post_box(&self) -> PostBox {
+        self.new_box(1, false)
+    }
+
+    /// A fresh reply subject for up to `answers` answers of JetStream.
+    pub(crate) fn jetstream_box(&self, answers: usize) -> PostBox {
+        self.new_box(answers, true)
+    }
+
+    fn new_box(&self, capacity: usize, from_jetstream: bool) -> PostBox {
+        let (sender, receiver) = mpsc::channel(capacity);
+        let token = random();
+        self.mailroom.lock().answers.insert(token, Box_ { from_jetstream, sender });
+        PostBox { mailroom: self.mailroom.clone(), token, subject: self.inbox.token(token), receiver }
+    }
+
+    /// One question to an exporter itself.
+    pub(crate) async fn ask_exporter(
+        &self,
+        exporter: &ExporterName,
+        to: To,
+        message: Bytes,
+        patience: Duration,
+    ) -> Result<Incoming, CallError> {
+        let mut answers = self.post_box();
+        let subject = self.subject(exporter, to);
+        let asked = async {
+            self.control().request(subject, answers.subject.clone(), message).await?;
+            Ok::<_, BusError>(answers.next().await)
+        };
+        let address = || exporter.to_string();
+        match timeout(patience, asked).await {
+            Ok(Ok(answer)) if answer.is_no_responders() => Err(CallError::NoDriver { address: address() }),
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(CallError::TimedOut { address: address(), limit: patience, sent: true }),
+        }
+    }
+}
+
+/// Subscribes to the inbox and to stream control.
+pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
+    let control = inner.control();
+    let inbox = control.subscribe(inner.inbox.wildcard()).await?;
+    let ctl = FromExporter::ctl_wildcard(&inner.root, &inner.name, inner.session);
+    let ctl = control.subscribe(ctl).await?;
+    inner.tasks.spawn(read(Arc::downgrade(inner), inbox, inner.stop.clone(), on_answer));
+    inner.tasks.spawn(read(Arc::downgrade(inner), ctl, inner.stop.clone(), on_stream));
+    // No sentinel: a request published on the same connection comes after the subscriptions.
+    Ok(())
+}
+
+/// Opens the bulk connection and subscribes to data and records.
+pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
+    let bulk = inner.bus.bulk().await?;
+    let down = FromExporter::down_wildcard(&inner.root, &inner.name, inner.session);
+    let out = FromExporter::out_wildcard(&inner.root, &inner.name, inner.session);
+    for subject in [down, out] {
+        let messages = bulk.subscribe(subject).await?;
+        inner.tasks.spawn(read(Arc::downgrade(inner), messages, inner.stop.clone(), on_stream));
+    }
+    // Requests go by the other connection: this one's subscriptions must be in force first.
+    bulk.confirm(inner.inbox.token(random())).await?;
+    Ok(bulk)
+}
+
+async fn read(
+    client: std::sync::Weak<Inner>,
+    mut messages: Subscription,
+    stop: tokio_util::sync::CancellationToken,
+    take: fn(&Inner, Incoming) -> Option<()>,
+) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            message = messages.next() => message,
+        };
+        let (Some(message), Some(inner)) = (message, client.upgrade()) else { return };
+        if take(&inner, message).is_none() {
+            tracing::trace!("dropped a message that nobody waits for");
+        }
+    }
+}
+
+fn on_answer(inner: &Inner, answer: Incoming) -> Option<()> {
+    let token = inner.inbox.read(answer.subject())?;
+    let boxes = inner.mailroom.lock();
+    let waiting = boxes.answers.get(&token)?;
+    if answer.is_from_jetstream() && !waiting.from_jetstream {
+        return None;
+    }
+    waiting.sender.try_send(answer).ok() // full: a repeat of what is there already
+}
+
+/// A message of an open stream. Only the exporter that the stream was opened at is heard.
+fn on_stream(inner: &Inner, message: Incoming) -> Option<()> {
+    if message.is_from_jetstream() {
+        return None;
+    }
+    match FromExporter::read(&inner.root, message.subject()).ok()? {
+        FromExporter::Ctl(exporter, _, _, id) => {
+            inner.switchboard.control(id, exporter.as_str(), message.payload());
+        }
+        FromExporter::Down(exporter, _, _, id) => {
+            inner.switchboard.data(id, exporter.as_str(), message.payload());
+        }
+        FromExporter::Out(record) => {
+            // Its reply subject is the exporter's, for JetStream's acknowledgement.
+            message.reply().is_none_or(|reply| !Streams::is_delivery(reply)).then_some(())?;
+            let id = inner.mailroom.lock().calls.get(&record.counter).copied()?;
+            inner.switchboard.data(id, record.exporter.as_str(), message.payload());
+        }
+        _ => return None,
+    }
+    Some(())
+}

@@ -1,0 +1,339 @@
+//! An exporter: a named process that serves a tree of drivers.
+
+mod answer;
+mod context;
+mod core;
+mod desk;
+mod driver_actor;
+mod gate;
+mod ledger;
+mod operation;
+mod presence;
+mod recorder;
+mod request;
+mod service;
+mod slot;
+mod supervisor;
+mod tree;
+mod turn;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use bus_schema::{DriverId, ExporterName, Incarnation, Root};
+use futures_util::{StreamExt as _, stream};
+use ractor::{Actor as _, ActorRef};
+use tokio::{task::JoinHandle, time::{Instant, sleep, timeout}};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{context::Context, turn::TurnGuard};
+pub(crate) use self::operation::collect;
+use self::{
+    core::Core,
+    presence::Presenter,
+    supervisor::{Supervisor, SupervisorMsg, make, make_safe},
+    tree::Tree,
+};
+use crate::{
+    Settings,
+    bus::{Bus, BusError, random},
+    node::Node,
+};
+
+/// Drivers that are made, or made safe, at the same time.
+const AT_ONCE: usize = 64;
+
+/// What an exporter is made of.
+#[derive(Debug)]
+pub struct ExporterConfig {
+    /// Its name.
+    pub name: ExporterName,
+    /// The first token of its subjects.
+    pub root: Root,
+    /// Its labels, for selectors; its drivers have them too.
+    pub labels: BTreeMap<String, String>,
+    /// The tree.
+    pub node: Node,
+    /// Where it keeps what must outlast it. Without one it cannot know whether its last run ended
+    /// well.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl ExporterConfig {
+    /// A tree under a name.
+    pub fn new(name: ExporterName, node: Node) -> Self {
+        Self { name, root: Root::default(), labels: BTreeMap::new(), node, state_dir: None }
+    }
+}
+
+/// Why an exporter did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// The broker.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The name is taken.
+    #[error("an exporter named {name} is up already, on {host} for {for_secs} s")]
+    NameTaken {
+        /// The name.
+        name: ExporterName,
+        /// Where its holder runs.
+        host: String,
+        /// How long it has.
+        for_secs: u64,
+    },
+    /// Two drivers with one UUID.
+    #[error("{first} and {second} have the same UUID {id}")]
+    SameId {
+        /// The UUID.
+        id: DriverId,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// An alias of nothing.
+    #[error("{alias} stands for {target}, and there is no such driver")]
+    NoTarget {
+        /// The alias.
+        alias: String,
+        /// What it stands for.
+        target: String,
+    },
+    /// The state directory.
+    #[error("cannot write to the state directory {dir}: {source}")]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Why an exporter did not stop as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// Calls did not end in time; they were cut off.
+    #[error("{calls} call(s) were still running after {grace:?} and were cut off")]
+    Stuck {
+        /// How many.
+        calls: usize,
+        /// The time they had.
+        grace: Duration,
+    },
+    /// Devices that are not safe.
+    #[error("not safe: {}", drivers.join(", "))]
+    Unsafe {
+        /// The addresses of their drivers.
+        drivers: Vec<String>,
+    },
+}
+
+/// A running exporter. Dropping it stops its drivers without waiting for them.
+#[must_use = "dropping an Exporter stops its drivers; keep it, or call `shutdown`"]
+pub struct Exporter {
+    core: Arc<Core>,
+    supervisor: ActorRef<SupervisorMsg>,
+    supervising: JoinHandle<()>,
+    presenter: Presenter,
+    marker: Option<PathBuf>,
+    _stop_on_drop: tokio_util::sync::DropGuard,
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("name", &self.core.name).finish_non_exhaustive()
+    }
+}
+
+impl Exporter {
+    /// Starts one: connects, claims the name, makes the drivers, and returns when the broker has
+    /// every subscription.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError`]; nothing is left running then.
+    pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
+        let ExporterConfig { name, root, labels, node, state_dir } = config;
+        let tree = Tree::of(&name, &labels, node)?;
+        let marker = state_dir.map(|dir| mark(dir)).transpose()?;
+        let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
+        let bulk = bus.bulk().await?.clone();
+        let stop = CancellationToken::new();
+        let stop_on_drop = stop.clone().drop_guard();
+        let (host, incarnation) = (crate::host_name(), Incarnation(random()));
+        let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
+        if !core.control().is_authenticated() {
+            tracing::warn!("the broker asks for no proof of identity: a client is who it says it is");
+        }
+        let presenter = Presenter::claim(&core, labels, tree.records()).await?;
+        let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
+        let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
+        let unclean = marker.as_ref().is_some_and(|marker| marker.was_there);
+        move_in(&core, &supervisor, unclean).await;
+        listen(&core).await?;
+        presenter.publish_tree(&core).await?;
+        core.tasks.spawn(presenter.clone().run(core.clone()));
+        core.tasks.spawn(service::serve(core.clone()));
+        core.tasks.spawn(sweep(core.clone()));
+        tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
+        let marker = marker.map(|marker| marker.path);
+        Ok(Self { core, supervisor, supervising, presenter, marker, _stop_on_drop: stop_on_drop })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ExporterName {
+        &self.core.name
+    }
+
+    /// Resolves when the exporter has stopped by itself: another one has its name.
+    pub async fn stopped(&self) {
+        self.core.stop.cancelled().await;
+    }
+
+    /// Stops in the order that keeps promises: takes no new calls, lets running ones finish, makes
+    /// the devices safe, then leaves, last replies delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError`] if calls had to be cut off after `grace`, or a device is not safe.
+    pub async fn shutdown(self, grace: Duration) -> Result<(), ShutdownError> {
+        let core = &self.core;
+        core.ledger().close();
+        core.draining.cancel();
+        self.presenter.draining(core).await;
+        core.switchboard.reset_all(
+            bus_schema::message::ResetCode::ShuttingDown,
+            "the exporter is shutting down",
+        );
+        let stuck = drain(core, grace).await;
+        let unsafe_drivers = make_all_safe(core).await;
+        self.supervisor.stop(None);
+        let _ = timeout(grace, self.supervising).await;
+        self.presenter.left(core).await;
+        core.stop.cancel();
+        core.tasks.close();
+        let _ = timeout(grace, core.tasks.wait()).await;
+        core.bus.close().await;
+        if let (Some(marker), true) = (&self.marker, unsafe_drivers.is_empty()) {
+            let _ = std::fs::remove_file(marker); // the next start makes safe once more, then
+        }
+        if !unsafe_drivers.is_empty() {
+            return Err(ShutdownError::Unsafe { drivers: unsafe_drivers });
+        }
+        match stuck {
+            0 => Ok(()),
+            calls => Err(ShutdownError::Stuck { calls, grace }),
+        }
+    }
+}
+
+/// A file that is there while an exporter runs: a start that finds it follows a crash.
+struct Marker {
+    path: PathBuf,
+    was_there: bool,
+}
+
+fn mark(dir: PathBuf) -> Result<Marker, ExporterError> {
+    let path = dir.join("running");
+    let was_there = path.exists();
+    let write = || {
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(&path, std::process::id().to_string())
+    };
+    write().map_err(|source| ExporterError::StateDir { dir: dir.clone(), source })?;
+    Ok(Marker { path, was_there })
+}
+
+/// Makes every driver's value and its actor. After a crash of the exporter devices are made safe
+/// before they can be called.
+async fn move_in(core: &Arc<Core>, supervisor: &ActorRef<SupervisorMsg>, unclean: bool) {
+    if unclean {
+        tracing::warn!("the last run did not end well: devices are made safe");
+    }
+    stream::iter(core.slots.values())
+        .for_each_concurrent(AT_ONCE, |slot| async move {
+            let made = make(slot).await;
+            if let (true, Ok(driver)) = (unclean, &made) {
+                make_safe(slot, driver).await;
+            }
+            let message = |done| SupervisorMsg::Made(slot.clone(), made, Some(done));
+            let _ = supervisor.call(message, None).await; // the supervisor outlives the start
+        })
+        .await;
+}
+
+/// Subscribes for every driver and for the exporter itself, and waits until the broker knows.
+async fn listen(core: &Arc<Core>) -> Result<(), BusError> {
+    let inbox = recorder::ack_inbox(core);
+    let mut acks = core.bulk.subscribe(inbox.wildcard()).await?;
+    let (acking, own) = (core.clone(), inbox.clone());
+    core.tasks.spawn(async move {
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = acking.stop.cancelled() => return,
+                answer = acks.next() => answer,
+            };
+            let Some(answer) = answer else { return };
+            if let Some(token) = own.read(answer.subject()) {
+                acking.acks.on_answer(token, &answer);
+            }
+        }
+    });
+    for (verb, subscription) in desk::subscribe(core).await? {
+        core.tasks.spawn(desk::desk(core.clone(), verb, subscription));
+    }
+    for slot in core.slots.values() {
+        let subject = bus_schema::subject::FromClient::driver_wildcard(&core.root, &core.name, slot.id);
+        let subscription = core.control().subscribe(subject).await?;
+        core.tasks.spawn(gate::gate(core.clone(), slot.clone(), subscription));
+    }
+    core.bulk.confirm(inbox.token(random())).await?;
+    core.control().confirm(inbox.token(random())).await
+}
+
+/// Forgets what is past its time.
+async fn sweep(core: Arc<Core>) {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            () = sleep(EVERY) => core.ledger().sweep(core.uptime()),
+        }
+    }
+}
+
+/// Waits for running calls; cancels what is left. Says how many those were.
+async fn drain(core: &Core, grace: Duration) -> usize {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    let until = Instant::now() + grace;
+    loop {
+        let open = core.ledger().open();
+        if open == 0 {
+            return 0;
+        }
+        if Instant::now() >= until {
+            core.ledger().cancel_all();
+            let cut_off = Instant::now() + bus_schema::limits::CANCEL_GRACE;
+            while core.ledger().open() > 0 && Instant::now() < cut_off {
+                sleep(LOOK_EVERY).await;
+            }
+            return open;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Makes every device safe; gives the addresses of those that are not.
+async fn make_all_safe(core: &Arc<Core>) -> Vec<String> {
+    stream::iter(core.slots.values())
+        .map(|slot| async move {
+            let tenant = slot.tenant().ok()?;
+            (!make_safe(slot, &tenant.driver).await).then(|| slot.address.to_string())
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|unsafe_one| async { unsafe_one })
+        .collect()
+        .await
+}

@@ -1,0 +1,137 @@
+//! The exporter's own subjects: how calls are getting on, cancel, ping, and the messages of open
+//! streams.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bus_schema::{
+    ClientName, codec,
+    limits::ASK_IDS_MAX,
+    message::{Ask, Cancel, Ping, Pong, Told, Unknown},
+    subject::{ExporterVerb, FromClient, FromExporter, Streams, To},
+};
+use bytes::Bytes;
+
+use super::{
+    answer::{Answer, Voice},
+    core::Core,
+};
+use crate::{
+    bus::{BusError, Incoming, Subscription},
+    stream::{Heard, no_stream},
+};
+
+/// The subscriptions of the exporter itself. Data has the bulk connection, so that what controls
+/// it never queues behind it.
+pub(crate) async fn subscribe(core: &Core) -> Result<Vec<(ExporterVerb, Subscription)>, BusError> {
+    let mut subscriptions = Vec::new();
+    for verb in ExporterVerb::ALL {
+        let conn = if *verb == ExporterVerb::Up { &core.bulk } else { core.control() };
+        let subject = FromClient::exporter_wildcard(&core.root, &core.name, *verb);
+        subscriptions.push((*verb, conn.subscribe(subject).await?));
+    }
+    Ok(subscriptions)
+}
+
+/// Serves one of them until the exporter stops.
+pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subscription) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return,
+            message = messages.next() => message,
+        };
+        let Some(message) = message else { return };
+        if receive(&core, verb, message).await.is_none() {
+            core.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {
+    if message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery) {
+        return None;
+    }
+    let FromClient { client, to, .. } = FromClient::read(&core.root, message.subject()).ok()?;
+    match to {
+        To::Stream(ExporterVerb::Up, id) => {
+            let heard = core.switchboard.data(id, client.as_str(), message.payload());
+            tell(core, &client, id, heard).await
+        }
+        To::Stream(_, id) => {
+            let heard = core.switchboard.control(id, client.as_str(), message.payload());
+            tell(core, &client, id, heard).await
+        }
+        To::Exporter(_) => {
+            let reply = message.reply().filter(|reply| core.may_answer(&client, reply))?;
+            let answer = answer(core, &client, verb, message.payload()).await?;
+            core.control().publish(reply.to_owned(), answer).await.ok()
+        }
+        To::Driver(..) => None,
+    }
+}
+
+/// Tells a client of a stream that is not there: it would wait for it in vain.
+async fn tell(
+    core: &Core,
+    client: &ClientName,
+    id: bus_schema::StreamId,
+    heard: Heard,
+) -> Option<()> {
+    match heard {
+        Heard::Taken => Some(()),
+        Heard::Ignored => None,
+        Heard::NoStream => {
+            let ctl = FromExporter::Ctl(core.name.clone(), client.clone(), id.session(), id);
+            core.control().publish(ctl.under(&core.root), no_stream()).await.ok()
+        }
+    }
+}
+
+async fn answer(
+    core: &Arc<Core>,
+    client: &ClientName,
+    verb: ExporterVerb,
+    payload: &Bytes,
+) -> Option<Bytes> {
+    match verb {
+        ExporterVerb::Ping => {
+            codec::decode::<Ping>(payload).ok()?;
+            Some(codec::encode(&Pong {
+                incarnation: core.incarnation,
+                host: core.host.clone(),
+                uptime_ms: u64::try_from(core.uptime().as_millis()).unwrap_or(u64::MAX),
+            }))
+        }
+        ExporterVerb::Ask => {
+            let Ask { ids } = codec::decode(payload).ok()?;
+            Some(told(core, client, &ids).await)
+        }
+        ExporterVerb::Cancel => {
+            let Cancel { ids } = codec::decode(payload).ok()?;
+            {
+                let mut ledger = core.ledger();
+                for id in ids.iter().take(ASK_IDS_MAX) {
+                    ledger.cancel(client, *id);
+                }
+            }
+            Some(told(core, client, &ids).await)
+        }
+        ExporterVerb::Ctl | ExporterVerb::Up => None,
+    }
+}
+
+/// How calls are getting on. The answers of those that have ended are sent again.
+async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId]) -> Bytes {
+    let mut calls = Vec::with_capacity(ids.len().min(ASK_IDS_MAX));
+    for id in ids.iter().take(ASK_IDS_MAX) {
+        let (progress, ended) = core.ledger().ask(client, *id, core.uptime());
+        calls.push(progress);
+        if let Some((reply_to, answer)) = ended {
+            let answer = answer.unwrap_or_else(|| {
+                Answer::unknown(Voice::Message(Default::default()), Unknown::Dropped)
+            });
+            core.send_answer(&reply_to, client, Some(*id), answer).await;
+        }
+    }
+    codec::encode(&Told { incarnation: core.incarnation, calls })
+}
