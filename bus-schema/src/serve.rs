@@ -169,7 +169,8 @@ pub fn refuse_method(interfaces: &[Arc<Interface>], method: &str, used_as: Kind)
     }
     let names: Vec<_> =
         interfaces.iter().flat_map(|i| &i.methods).map(|method| method.name.as_str()).collect();
-    let text = format_args!("no method {method:?}: there are {}", names.join(", "));
+    let there_are = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let text = format_args!("no method {method:?}: there are {there_are}");
     Refusal::new(RefusalCode::UnknownMethod, text)
 }
 

@@ -117,11 +117,6 @@ pub struct Field {
     pub default: Option<Value>,
 }
 
-/// A default of nil is a default: serde's own `Option` would read it as none.
-fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(d).map(Some)
-}
-
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.ty)?;
@@ -131,6 +126,11 @@ impl fmt::Display for Field {
             None => Ok(()),
         }
     }
+}
+
+/// A default of nil is a default: serde's own `Option` would read it as none.
+fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
 }
 
 /// A type of the wire. PROTOCOL.md tables the MessagePack and JSON forms of each.

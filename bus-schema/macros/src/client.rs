@@ -78,9 +78,11 @@ impl Style {
         let (send, ok) = match &method.kind {
             Kind::Call => {
                 let ty = &method.output.ty;
-                (quote!(call), quote!(#ty))
+                (quote!(call::<#ty>), quote!(#ty))
             }
-            Kind::StreamingCall { item, .. } => (quote!(streaming_call), quote!(I::Items<#item>)),
+            Kind::StreamingCall { item, .. } => {
+                (quote!(streaming_call::<#item>), quote!(I::Items<#item>))
+            }
             Kind::Stream { .. } => (quote!(stream), quote!(I::Pipe)),
         };
         let args = match idents.is_empty() {

@@ -2,10 +2,7 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::{
-    Data, DataEnum, DeriveInput, Field, Fields, FieldsNamed, Ident, Variant, ext::IdentExt,
-    spanned::Spanned,
-};
+use syn::{Data, DataEnum, DeriveInput, Field, Fields, FieldsNamed, Ident, Variant, ext::IdentExt};
 
 use crate::{
     case::Rule,
@@ -35,21 +32,21 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
 fn body(input: &DeriveInput) -> syn::Result<TokenStream> {
     if !input.generics.params.is_empty() {
         let why = "a described type has no generics: it has one name and one form on the wire";
-        return Err(syn::Error::new(input.generics.span(), why));
+        return Err(syn::Error::new_spanned(&input.generics, why));
     }
     let attr = SerdeAttr::parse(&input.attrs)?;
-    let refuse = |span, why: &str| Err(syn::Error::new(span, why));
+    let refuse = |what: &dyn ToTokens, why: &str| Err(syn::Error::new_spanned(what, why));
     match &input.data {
         Data::Struct(data) => match &data.fields {
             Fields::Named(fields) => describe_struct(&input.ident, &attr, fields),
             _ => refuse(
-                input.ident.span(),
+                &input.ident,
                 "a described struct has named fields, which its callers read: name them, or \
                  implement `Describe` by hand",
             ),
         },
         Data::Enum(data) => describe_enum(&input.ident, &attr, data),
-        Data::Union(data) => refuse(data.union_token.span, "a union has no form on the wire"),
+        Data::Union(data) => refuse(&data.union_token, "a union has no form on the wire"),
     }
 }
 
@@ -108,7 +105,7 @@ fn describe_variant(
         }
         Fields::Unnamed(fields) => {
             let why = "a variant carries one value: use a struct variant, whose fields have names";
-            return Err(syn::Error::new(fields.span(), why));
+            return Err(syn::Error::new_spanned(fields, why));
         }
         Fields::Named(fields) => {
             let rule = own.rename_all.or(attr.rename_all_fields);
@@ -195,8 +192,8 @@ fn describe_field(
 /// A type within itself has no finite description, and would be found out by a full stack.
 fn refuse_recursion(within: &Ident, field: &Field) -> syn::Result<()> {
     match mentions(within, field.ty.to_token_stream()) {
-        true => Err(syn::Error::new(
-            field.ty.span(),
+        true => Err(syn::Error::new_spanned(
+            &field.ty,
             "a described type cannot hold itself: values are nested to a fixed depth; use `Value`",
         )),
         false => Ok(()),

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 
 use crate::{
     contract::Contract,
@@ -239,7 +240,9 @@ fn read(name: &syn::Ident, param: &Param) -> TokenStream {
 
 /// The author's type from the host's opaque one, by the impl that the runtime has for its own.
 fn convert(name: TokenStream, ty: &syn::Type, raw: TokenStream) -> TokenStream {
-    quote! {
+    // Located at the type, so that a foreign one of the same name is reported there.
+    let span = Span::call_site().located_at(ty.span());
+    quote_spanned! {span=>
         let #name = <#ty as ::core::convert::TryFrom<::bus_schema::#raw>>::try_from(#name)?;
     }
 }

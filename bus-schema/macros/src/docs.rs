@@ -5,7 +5,7 @@ use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 /// The first paragraph of a doc comment on one line: help is read in a terminal.
 pub(crate) fn help(attrs: &[Attribute]) -> String {
     let text: Vec<String> = attrs.iter().filter_map(line).collect();
-    let lines = text.iter().flat_map(|text| text.lines()).map(str::trim);
+    let lines = text.iter().flat_map(|text| text.split('\n')).map(str::trim);
     let paragraph: Vec<_> =
         lines.skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty()).collect();
     paragraph.join(" ")

@@ -3,8 +3,8 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, Generics, Ident, ImplItem, ImplItemFn, ItemImpl, Path, PathArguments, Type,
-    parse_quote, spanned::Spanned,
+    Attribute, FnArg, Generics, Ident, ImplItem, ImplItemFn, ItemImpl, Path, PathArguments, Type,
+    parse_quote,
 };
 
 use crate::{
@@ -51,7 +51,7 @@ impl Driver {
     fn read(options: &Options, item: &ItemImpl) -> syn::Result<Self> {
         if let Some((_, path, _)) = &item.trait_ {
             let why = "`#[driver]` goes on the type's own `impl` block, and lists the interfaces";
-            return Err(syn::Error::new(path.span(), why));
+            return Err(syn::Error::new_spanned(path, why));
         }
         let base = type_ident(&item.self_ty)?;
         let functions: Vec<&ImplItemFn> = item.items.iter().filter_map(function).collect();
@@ -193,9 +193,15 @@ fn has(attrs: &[Attribute], mark: &str) -> bool {
 
 /// A mark without effect is one that somebody believes in.
 fn refuse_unused(function: &ImplItemFn) -> syn::Result<()> {
-    match function.attrs.iter().find(|attr| attr.path().is_ident("method")) {
+    let of_params = function.sig.inputs.iter().flat_map(|input| match input {
+        FnArg::Typed(input) => &*input.attrs,
+        FnArg::Receiver(_) => &[],
+    });
+    let marks = ["method", "default"];
+    let mut attrs = function.attrs.iter().chain(of_params);
+    match attrs.find(|attr| marks.iter().any(|mark| attr.path().is_ident(mark))) {
         Some(attr) => {
-            Err(syn::Error::new(attr.span(), "the method is not exported: add `#[export]`"))
+            Err(syn::Error::new_spanned(attr, "the method is not exported: add `#[export]`"))
         }
         None => Ok(()),
     }
@@ -209,8 +215,8 @@ fn read_safe<'a>(mut marked: impl Iterator<Item = &'a ImplItemFn>) -> syn::Resul
     let method = Method::parse(&function.attrs, &function.sig)?;
     match method.params.is_empty() && matches!(method.kind, Kind::Call) {
         true => Ok(Some(method)),
-        false => Err(syn::Error::new(
-            function.sig.inputs.span(),
+        false => Err(syn::Error::new_spanned(
+            &function.sig.inputs,
             "nobody calls this: it takes `&self` and at most a context",
         )),
     }
@@ -224,7 +230,7 @@ fn interface_path(path: &Path) -> syn::Result<Path> {
             last.ident = format_ident!("{}Interface", last.ident);
             Ok(path)
         }
-        _ => Err(syn::Error::new(path.span(), "an interface has no generics")),
+        _ => Err(syn::Error::new_spanned(path, "an interface has no generics")),
     }
 }
 
@@ -233,5 +239,5 @@ fn type_ident(ty: &Type) -> syn::Result<Ident> {
         Type::Path(path) => path.path.segments.last().map(|segment| segment.ident.clone()),
         _ => None,
     }
-    .ok_or_else(|| syn::Error::new(ty.span(), "a driver is a type with a name"))
+    .ok_or_else(|| syn::Error::new_spanned(ty, "a driver is a type with a name"))
 }

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{ItemTrait, ReturnType, TraitItem, TraitItemFn, parse_quote, spanned::Spanned};
+use syn::{ItemTrait, ReturnType, TraitItem, TraitItemFn, parse_quote};
 
 use crate::{
     client,
@@ -26,11 +26,11 @@ pub(crate) fn expand(options: &Options, item: ItemTrait) -> TokenStream {
 
 fn read(options: &Options, item: &ItemTrait) -> syn::Result<Contract> {
     if let Some(path) = options.interfaces.first() {
-        return Err(syn::Error::new(path.span(), "there are `name = \"…\"` and `version = n`"));
+        return Err(syn::Error::new_spanned(path, "there are `name = \"…\"` and `version = n`"));
     }
     if !item.generics.params.is_empty() {
         let why = "an interface has no generics: its types are told to callers who know no Rust";
-        return Err(syn::Error::new(item.generics.span(), why));
+        return Err(syn::Error::new_spanned(&item.generics, why));
     }
     let contract = Contract {
         base: item.ident.clone(),
@@ -40,7 +40,7 @@ fn read(options: &Options, item: &ItemTrait) -> syn::Result<Contract> {
         help: docs::help(&item.attrs),
         methods: collect(item.items.iter().map(|item| match item {
             TraitItem::Fn(item) => Method::parse(&item.attrs, &item.sig),
-            other => Err(syn::Error::new(other.span(), "an interface has methods only")),
+            other => Err(syn::Error::new_spanned(other, "an interface has methods only")),
         }))?,
         callee: Callee::Trait(item.ident.clone()),
     };

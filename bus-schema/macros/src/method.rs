@@ -1,8 +1,9 @@
 //! One operation, read from the signature of its Rust method.
 
+use quote::ToTokens;
 use syn::{
     Attribute, Expr, FnArg, GenericArgument, Ident, LitStr, Pat, PatType, PathArguments,
-    ReturnType, Signature, Type, ext::IdentExt, parse_quote, spanned::Spanned,
+    ReturnType, Signature, Type, ext::IdentExt, parse_quote,
 };
 
 use crate::{case, contract::collect, docs};
@@ -113,7 +114,7 @@ pub(crate) fn is_helper(attr: &Attribute) -> bool {
 }
 
 fn refuse_shape(attrs: &[Attribute], sig: &Signature) -> syn::Result<()> {
-    let refuse = |span: proc_macro2::Span, why: &str| Err(syn::Error::new(span, why));
+    let refuse = |what: &dyn ToTokens, why: &str| Err(syn::Error::new_spanned(what, why));
     match sig.inputs.first() {
         Some(FnArg::Receiver(this))
             if this.reference.is_some()
@@ -122,18 +123,18 @@ fn refuse_shape(attrs: &[Attribute], sig: &Signature) -> syn::Result<()> {
         Some(FnArg::Receiver(this)) => {
             let why = "an operation takes `&self`: several run at once, and a driver keeps what \
                        changes in a cell of its own";
-            return refuse(this.span(), why);
+            return refuse(this, why);
         }
-        _ => return refuse(sig.ident.span(), "an operation takes `&self`"),
+        _ => return refuse(&sig.ident, "an operation takes `&self`"),
     }
     if !sig.generics.params.is_empty() {
         return refuse(
-            sig.generics.span(),
+            &sig.generics,
             "an operation has no generics: its types are told to callers who know no Rust",
         );
     }
     if let Some(cfg) = attrs.iter().find(|a| a.path().is_ident("cfg")) {
-        return refuse(cfg.span(), "an operation is always there: put the `cfg` on the whole item");
+        return refuse(cfg, "an operation is always there: put the `cfg` on the whole item");
     }
     Ok(())
 }
@@ -141,7 +142,7 @@ fn refuse_shape(attrs: &[Attribute], sig: &Signature) -> syn::Result<()> {
 fn typed(input: &FnArg) -> syn::Result<&PatType> {
     match input {
         FnArg::Typed(input) => Ok(input),
-        FnArg::Receiver(this) => Err(syn::Error::new(this.span(), "`self` comes first")),
+        FnArg::Receiver(this) => Err(syn::Error::new_spanned(this, "`self` comes first")),
     }
 }
 
@@ -152,8 +153,7 @@ fn check_params(params: &[Param], sig: &Signature) -> syn::Result<()> {
     }
     let last_required = params.iter().rposition(|param| param.default.is_none());
     collect(params.iter().enumerate().map(|(at, param)| match &param.default {
-        Some(default) if last_required.is_some_and(|last| at < last) => Err(syn::Error::new(
-            default.span(),
+        Some(default) if last_required.is_some_and(|last| at < last) => Err(syn::Error::new_spanned(default,
             "an argument with a default is followed by others without: arguments travel in order, \
              so only the last ones can be left out",
         )),
@@ -181,7 +181,7 @@ impl Kind {
                     items: Box::new(ty.clone()),
                     item: Box::new(item.clone()),
                 }),
-                None => Err(syn::Error::new(ty.span(), "say of what: `Items<T>`")),
+                None => Err(syn::Error::new_spanned(ty, "say of what: `Items<T>`")),
             },
             _ => Ok(Self::Call),
         }
@@ -191,8 +191,8 @@ impl Kind {
 impl Param {
     fn parse(input: &PatType) -> syn::Result<Self> {
         let Pat::Ident(pat) = &*input.pat else {
-            return Err(syn::Error::new(
-                input.pat.span(),
+            return Err(syn::Error::new_spanned(
+                &input.pat,
                 "an argument has a plain name, which callers read in the signature",
             ));
         };
@@ -200,11 +200,11 @@ impl Param {
         let special = last_ident(&input.ty).map(Ident::to_string);
         match special.as_deref() {
             Some("Context") => {
-                return Err(syn::Error::new(input.ty.span(), "the context follows `&self`"));
+                return Err(syn::Error::new_spanned(&input.ty, "the context follows `&self`"));
             }
             Some(name @ ("Items" | "ByteStream")) => {
                 let why = format!("`{name}` is the last parameter");
-                return Err(syn::Error::new(input.ty.span(), why));
+                return Err(syn::Error::new_spanned(&input.ty, why));
             }
             _ => {}
         }
@@ -236,7 +236,7 @@ impl Output {
         let ty = match first_argument(ty) {
             Some(value) if fallible => value.clone(),
             None if fallible => {
-                return Err(syn::Error::new(ty.span(), "say of what: `Result<T, E>`"));
+                return Err(syn::Error::new_spanned(ty, "say of what: `Result<T, E>`"));
             }
             _ => (**ty).clone(),
         };
@@ -252,7 +252,7 @@ fn refuse_unowned(ty: &Type, what: &str) -> syn::Result<()> {
         Type::ImplTrait(_) => "has a named type; a method that waits is an `async fn`",
         _ => return Ok(()),
     };
-    Err(syn::Error::new(ty.span(), format!("{what} travels in a message: it {why}")))
+    Err(syn::Error::new_spanned(ty, format!("{what} travels in a message: it {why}")))
 }
 
 impl Marks {

@@ -33,7 +33,11 @@ impl TryFrom<RawContext> for Context {
     }
 }
 
-type Sent = Arc<Mutex<Vec<Vec<u8>>>>;
+/// The items of a streaming call, encoded.
+pub(crate) type Sent = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// What a driver wrote to a stream.
+pub(crate) type Written = Arc<Mutex<Vec<u8>>>;
 
 /// Takes the items of a streaming call.
 pub(crate) struct Items<T> {
@@ -57,7 +61,7 @@ impl<T> TryFrom<RawItems> for Items<T> {
 
 /// One direction is enough here.
 pub(crate) struct ByteStream {
-    written: Arc<Mutex<Vec<u8>>>,
+    written: Written,
 }
 
 impl ByteStream {
@@ -114,7 +118,7 @@ impl Direct {
     }
 
     async fn run_stream(&self, out: Outgoing) -> Result<Vec<u8>, Failure> {
-        let written = Arc::new(Mutex::new(Vec::new()));
+        let written = Written::default();
         let pipe = RawPipe(Box::new(Arc::clone(&written)));
         let driver = Arc::clone(&self.0);
         driver.stream(Self::context(), out.method, args(out.args), pipe).await?;
