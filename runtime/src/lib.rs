@@ -1,5 +1,12 @@
 //! The jmp-bus runtime.
 
+mod broker;
 mod node;
+mod settings;
 
+pub use broker::{
+    BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
+    Unusable, Version,
+};
 pub use node::{Factory, Node, Role};
+pub use settings::{Auth, Secret, Settings};
