@@ -1,1 +1,1 @@
-
+//! What jmp-bus does to a device.

@@ -1,5 +1,7 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+mod streams;
+
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
@@ -10,6 +12,8 @@ use async_nats::{ConnectOptions, HeaderMap, StatusCode, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) use self::streams::{check_streams, make_streams};
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
 /// a full channel by `try_send`), so nothing is based on them.
@@ -164,10 +168,7 @@ impl Conn {
         payload: Bytes,
     ) -> Result<(), BusError> {
         self.connected().await;
-        self.nats
-            .publish_with_reply(subject, reply, payload)
-            .await
-            .map_err(|_| BusError::Closed)
+        self.nats.publish_with_reply(subject, reply, payload).await.map_err(|_| BusError::Closed)
     }
 
     /// Publishes with headers, for JetStream and for the service API's errors.
@@ -262,7 +263,8 @@ impl Bus {
 
     /// The bulk connection, opened if it is not yet.
     pub(crate) async fn bulk(&self) -> Result<&Conn, BusError> {
-        self.bulk.get_or_try_init(|| self.settings.connect(&format!("{} bulk", self.name))).await
+        let name = format!("{} bulk", self.name);
+        self.bulk.get_or_try_init(|| self.settings.connect(&name)).await
     }
 
     /// Closes both.
@@ -271,5 +273,23 @@ impl Bus {
             bulk.close().await;
         }
         self.control.close().await;
+    }
+}
+
+impl crate::Settings {
+    /// Opens a connection that says `name` of itself.
+    pub(crate) async fn connect(&self, name: &str) -> Result<Conn, BusError> {
+        let options = match &self.auth {
+            crate::Auth::None => ConnectOptions::new(),
+            crate::Auth::Token(token) => ConnectOptions::new().token(token.expose().to_owned()),
+        };
+        let options = options
+            .name(name)
+            .ping_interval(Duration::from_secs(10))
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempt| {
+                (Duration::from_millis(50) * attempt as u32).min(Duration::from_secs(2))
+            });
+        Conn::connect(&self.servers.join(","), options).await
     }
 }

@@ -11,8 +11,7 @@ mod parts;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bus_schema::{
-    Address, ClientName, DriverId, ExporterName, Root, Session,
-    codec,
+    Address, ClientName, DriverId, ExporterName, Root, Session, codec,
     message::{Ping, Pong},
     subject::{ExporterVerb, FromClient, Inbox, To},
 };
@@ -22,13 +21,13 @@ use tokio_util::{
 };
 
 use self::calls::Calls;
+pub(crate) use self::mailroom::Mailroom;
 pub use self::{
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
     open::StartedCall,
 };
-pub(crate) use self::mailroom::Mailroom;
 use crate::{
     Settings,
     bus::{Bus, BusError, Conn, random},
@@ -62,7 +61,11 @@ impl Client {
     /// # Errors
     ///
     /// [`BusError`] if the broker cannot be reached or does not let this client subscribe.
-    pub async fn connect(settings: Settings, root: Root, name: ClientName) -> Result<Self, BusError> {
+    pub async fn connect(
+        settings: Settings,
+        root: Root,
+        name: ClientName,
+    ) -> Result<Self, BusError> {
         let bus = Bus::connect(settings, &format!("jmp-bus client {name}")).await?;
         let session = Session(random());
         let inbox = Inbox::of_client(&root, &name, session);
@@ -114,7 +117,11 @@ impl Client {
     ///
     /// [`CallError::NoDriver`] if nobody listens under that name, [`CallError::TimedOut`] if
     /// nobody answers within `patience`.
-    pub async fn ping(&self, exporter: &ExporterName, patience: Duration) -> Result<Pong, CallError> {
+    pub async fn ping(
+        &self,
+        exporter: &ExporterName,
+        patience: Duration,
+    ) -> Result<Pong, CallError> {
         let to = To::Exporter(ExporterVerb::Ping);
         let answer = self.0.ask_exporter(exporter, to, codec::encode(&Ping {}), patience).await?;
         codec::decode(answer.payload()).map_err(|error| CallError::Garbled(error.to_string()))
@@ -142,7 +149,10 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("name", &self.0.name).field("root", &self.0.root).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("name", &self.0.name)
+            .field("root", &self.0.root)
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,11 +22,14 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use bus_schema::{DriverId, ExporterName, Incarnation, Root};
 use futures_util::{StreamExt as _, stream};
 use ractor::{Actor as _, ActorRef};
-use tokio::{task::JoinHandle, time::{Instant, sleep, timeout}};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{context::Context, turn::TurnGuard};
 pub(crate) use self::operation::collect;
+pub use self::{context::Context, turn::TurnGuard};
 use self::{
     core::Core,
     presence::Presenter,
@@ -163,7 +166,9 @@ impl Exporter {
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
         if !core.control().is_authenticated() {
-            tracing::warn!("the broker asks for no proof of identity: a client is who it says it is");
+            tracing::warn!(
+                "the broker asks for no proof of identity: a client is who it says it is"
+            );
         }
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
@@ -284,7 +289,8 @@ async fn listen(core: &Arc<Core>) -> Result<(), BusError> {
         core.tasks.spawn(desk::desk(core.clone(), verb, subscription));
     }
     for slot in core.slots.values() {
-        let subject = bus_schema::subject::FromClient::driver_wildcard(&core.root, &core.name, slot.id);
+        let subject =
+            bus_schema::subject::FromClient::driver_wildcard(&core.root, &core.name, slot.id);
         let subscription = core.control().subscribe(subject).await?;
         core.tasks.spawn(gate::gate(core.clone(), slot.clone(), subscription));
     }

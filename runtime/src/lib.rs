@@ -1,12 +1,43 @@
-//! The jmp-bus runtime.
+//! The jmp-bus runtime: serve drivers with [`Exporter`], use them with [`Client`].
+//!
+//! | You want to…                              | Start at |
+//! |-------------------------------------------|----------|
+//! | try a driver in a test                    | [`serve`] |
+//! | put devices on the bus                    | [`Exporter`], [`Node`] |
+//! | use a device                              | [`Client`], [`DriverRef`] |
+//! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
+//! | have a broker of your own                 | [`LocalBroker`] |
+//!
+//! The wire format is not here: see the `bus_schema` crate.
+
+#![deny(missing_docs)]
 
 mod broker;
+mod bus; // the only module that names `async_nats`
+mod client;
+mod exporter;
+mod local;
 mod node;
 mod settings;
+mod stream;
 
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
+pub use bus::BusError;
+pub use client::{CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
+pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
 pub use settings::{Auth, Secret, Settings};
+pub use stream::{ByteStream, ItemError, Items, StreamError};
+
+/// The name of this host, for records that people read.
+pub(crate) fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "unknown".to_owned(),
+        name => name.chars().take(64).collect(),
+    }
+}

@@ -1,1 +1,1 @@
-
+//! Fixtures for the tests.

@@ -3,8 +3,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use bus_schema::{
-    Address, DriverId, ExporterName, Invoke, Outgoing,
-    codec,
+    Address, DriverId, ExporterName, Invoke, Outgoing, codec,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Call, Form, Outcome, Reply},
     subject::{DriverVerb, To},
@@ -109,8 +108,13 @@ impl DriverRef {
     /// # Errors
     ///
     /// As [`call_raw`](Self::call_raw).
-    pub async fn call_words(&self, method: &str, words: &[bus_schema::Value]) -> Result<Bytes, CallError> {
-        let args = rmp_serde::to_vec_named(words).map_err(|e| CallError::Unsendable(e.to_string()))?;
+    pub async fn call_words(
+        &self,
+        method: &str,
+        words: &[bus_schema::Value],
+    ) -> Result<Bytes, CallError> {
+        let args =
+            rmp_serde::to_vec_named(words).map_err(|e| CallError::Unsendable(e.to_string()))?;
         self.invoke(method, Form::Words, args.into(), None).await
     }
 
@@ -257,7 +261,10 @@ impl Invoke for DriverRef {
     type Items<T: DeserializeOwned + Send + 'static> = ItemStream<T>;
     type Pipe = ByteStream;
 
-    async fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, CallError> {
+    async fn call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        out: Outgoing,
+    ) -> Result<T, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
         let result = self.invoke(out.method, Form::Typed, args, out.deadline).await?;
         rmp_serde::from_slice(&result).map_err(|e| CallError::Garbled(e.to_string()))

@@ -88,7 +88,9 @@ impl CallError {
     /// Whether the device may have done something. If not, the call can simply be made again.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::NoDriver { .. } | Self::Refused { .. } | Self::Unsendable(_) | Self::Bus(_) => false,
+            Self::NoDriver { .. } | Self::Refused { .. } | Self::Unsendable(_) | Self::Bus(_) => {
+                false
+            }
             Self::TimedOut { sent, .. } => *sent,
             Self::Fault { .. }
             | Self::Lost { .. }

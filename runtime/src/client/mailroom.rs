@@ -85,7 +85,12 @@ impl Inner {
         let (sender, receiver) = mpsc::channel(capacity);
         let token = random();
         self.mailroom.lock().answers.insert(token, Box_ { from_jetstream, sender });
-        PostBox { mailroom: self.mailroom.clone(), token, subject: self.inbox.token(token), receiver }
+        PostBox {
+            mailroom: self.mailroom.clone(),
+            token,
+            subject: self.inbox.token(token),
+            receiver,
+        }
     }
 
     /// One question to an exporter itself.
@@ -104,7 +109,9 @@ impl Inner {
         };
         let address = || exporter.to_string();
         match timeout(patience, asked).await {
-            Ok(Ok(answer)) if answer.is_no_responders() => Err(CallError::NoDriver { address: address() }),
+            Ok(Ok(answer)) if answer.is_no_responders() => {
+                Err(CallError::NoDriver { address: address() })
+            }
             Ok(answer) => Ok(answer?),
             Err(_) => Err(CallError::TimedOut { address: address(), limit: patience, sent: true }),
         }

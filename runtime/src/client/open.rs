@@ -81,8 +81,7 @@ impl DriverRef {
         let (stream, end) = plug(inner, &self.exporter, PipeDirection::ReceiveOnly)?;
         let mut unplug = Unplug(inner, stream, None);
         inner.bulk().await?;
-        let (id, opened) =
-            self.open(method, form, args, declared, stream, &end, detached).await?;
+        let (id, opened) = self.open(method, form, args, declared, stream, &end, detached).await?;
         unplug.2 = Some(id.counter);
         unplug.keep();
         speak(inner, &self.exporter, stream, end.clone(), DataLine::Nowhere).await?;

@@ -60,7 +60,10 @@ pub(crate) async fn fetch(
     parts: Parts,
 ) -> Result<Bytes, CallError> {
     if parts.bytes > bus_schema::limits::PAYLOAD_BYTES_MAX as u64 {
-        return Err(CallError::Garbled(format!("a result of {} bytes is over the limit", parts.bytes)));
+        return Err(CallError::Garbled(format!(
+            "a result of {} bytes is over the limit",
+            parts.bytes
+        )));
     }
     let grant = inner.budget.grant().ok_or_else(no_credit)?;
     let end = PipeEnd::new(Flow::new(grant.bytes(), 0), PipeDirection::ReceiveOnly, grant);

@@ -45,7 +45,9 @@ impl Answer {
     ) -> Self {
         let result = result.and_then(|bytes| spoken(voice, method, bytes));
         match result {
-            Ok(bytes) if bytes.len() + OVERHEAD_BYTES_MAX <= payload_max => Self::done(voice, bytes),
+            Ok(bytes) if bytes.len() + OVERHEAD_BYTES_MAX <= payload_max => {
+                Self::done(voice, bytes)
+            }
             Ok(bytes) if bytes.len() <= PAYLOAD_BYTES_MAX && voice != Voice::Json => {
                 Self { message: Bytes::new(), error: None, large: Some(bytes) }
             }
@@ -84,7 +86,9 @@ impl Answer {
             (Voice::Message(_), Failure::Refused(r)) => {
                 codec::encode(&Reply { outcome: Outcome::Refused(r) })
             }
-            (Voice::Message(_), Failure::Fault(f)) => codec::encode(&Reply { outcome: Outcome::Fault(f) }),
+            (Voice::Message(_), Failure::Fault(f)) => {
+                codec::encode(&Reply { outcome: Outcome::Fault(f) })
+            }
             (Voice::Open(_), Failure::Refused(r)) => codec::encode(&Opened::Refused(r)),
             (Voice::Open(_), Failure::Fault(f)) => codec::encode(&Opened::Fault(f)),
         };
@@ -153,7 +157,10 @@ pub(crate) fn arguments(form: Form, args: Bytes, method: &Method) -> Result<Args
             Ok(Value::List(words)) => typed(method, words.len(), |at, field| match &words[at] {
                 Value::Text(word) => Value::from_word(&field.ty, word).map_err(|e| e.to_string()),
                 contents @ Value::Bytes(_) => Ok(contents.clone()),
-                other => Err(format!("a word is text or bytes, not {}", other.to_json(&bus_schema::Type::Any))),
+                other => Err(format!(
+                    "a word is text or bytes, not {}",
+                    other.to_json(&bus_schema::Type::Any)
+                )),
             }),
             _ => Err(bad(method, "words are an array of texts")),
         },
@@ -169,11 +176,17 @@ pub(crate) fn json_arguments(body: &[u8], method: &Method) -> Result<Args, Refus
     if body.is_empty() {
         return Ok(Args::default());
     }
-    let body: Json = serde_json::from_slice(body)
-        .map_err(|e| Refusal::new(RefusalCode::Malformed, format_args!("the body is no JSON: {e}")))?;
+    let body: Json = serde_json::from_slice(body).map_err(|e| {
+        Refusal::new(RefusalCode::Malformed, format_args!("the body is no JSON: {e}"))
+    })?;
     let object = body.as_object().ok_or_else(|| bad(method, "the body is {\"args\": […]}"))?;
-    if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "args" | "id" | "deadline_ms")) {
-        return Err(bad(method, format_args!("no key {key:?}: there are args, id and deadline_ms")));
+    if let Some(key) =
+        object.keys().find(|key| !matches!(key.as_str(), "args" | "id" | "deadline_ms"))
+    {
+        return Err(bad(
+            method,
+            format_args!("no key {key:?}: there are args, id and deadline_ms"),
+        ));
     }
     let list = match object.get("args") {
         None => &Vec::new(),

@@ -63,7 +63,10 @@ impl Context {
 
     /// Runs code that blocks on a thread of its own. The turn, if the operation holds it, is kept
     /// until that code has really ended, even if the operation is cancelled meanwhile.
-    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = held;

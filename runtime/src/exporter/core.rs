@@ -7,15 +7,19 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, ExporterName, Incarnation, Root, StreamId,
+    CallId, ClientName, DriverId, ExporterName, Incarnation, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
-    codec,
     subject::{FromExporter, Inbox},
 };
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{answer::Answer, ledger::{Ledger, Receipt}, slot::Slot, recorder::Acks};
+use super::{
+    answer::Answer,
+    ledger::{Ledger, Receipt},
+    recorder::Acks,
+    slot::Slot,
+};
 use crate::{
     bus::{Bus, Conn, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},

@@ -7,7 +7,12 @@ use bus_schema::Serve;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{core::Core, operation::{Work, work}, request::Request, slot::Slot};
+use super::{
+    core::Core,
+    operation::{Work, work},
+    request::Request,
+    slot::Slot,
+};
 
 /// Owns one driver's value and its running operations.
 pub(crate) struct DriverActor;

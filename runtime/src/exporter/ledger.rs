@@ -167,7 +167,8 @@ impl Ledger {
             return (!may_run).then_some(Admission::Unknown(Unknown::Forgotten));
         };
         if entry.fingerprint != call.fingerprint {
-            let text = format!("call id {id} was used before, for another method or other arguments");
+            let text =
+                format!("call id {id} was used before, for another method or other arguments");
             return Some(Admission::Refused(Refusal::new(RefusalCode::IdReused, text)));
         }
         entry.reply_to = call.reply_to.clone();
@@ -187,16 +188,25 @@ impl Ledger {
         }
         let waiting = self.per_driver.get(&call.driver).copied().unwrap_or_default();
         if waiting >= CALLS_PER_DRIVER_MAX {
-            return busy(format!("{waiting} calls wait at this driver already"), CALLS_PER_DRIVER_MAX);
+            return busy(
+                format!("{waiting} calls wait at this driver already"),
+                CALLS_PER_DRIVER_MAX,
+            );
         }
         let waiting = self.per_client.get(&call.client).copied().unwrap_or_default();
         if waiting >= CALLS_PER_CLIENT_MAX {
             let client = &call.client;
-            return busy(format!("{waiting} calls of {client} wait here already"), CALLS_PER_CLIENT_MAX);
+            return busy(
+                format!("{waiting} calls of {client} wait here already"),
+                CALLS_PER_CLIENT_MAX,
+            );
         }
         if self.queued_bytes + call.bytes > QUEUED_BYTES_MAX {
             let queued = self.queued_bytes;
-            return busy(format!("arguments of {queued} bytes wait here already"), QUEUED_BYTES_MAX);
+            return busy(
+                format!("arguments of {queued} bytes wait here already"),
+                QUEUED_BYTES_MAX,
+            );
         }
         Ok(())
     }
@@ -317,7 +327,9 @@ impl Ledger {
     /// Cancels everything that waits or runs.
     pub(crate) fn cancel_all(&self) {
         for entry in self.sessions.values().flat_map(|session| session.calls.values()) {
-            if let EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } = &entry.state {
+            if let EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } =
+                &entry.state
+            {
                 cancel.cancel();
             }
         }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use bus_schema::{
-    Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, Serve,
-    codec,
+    Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, Serve, codec,
     limits::{CANCEL_GRACE, STREAMS_MAX},
-    message::{Begin, End, Form, Opened, Parts, ResetCode},
+    message::{Begin, End, Opened, Parts, ResetCode},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    answer::{Answer, Voice, arguments, json_arguments},
+    answer::{Answer, arguments, json_arguments},
     context::{Context, Operation},
     core::Core,
     driver_actor::DriverMsg,
@@ -123,7 +122,8 @@ impl Work {
             Body::Json(bytes) => json_arguments(bytes, method),
             Body::Parts(form, parts) => {
                 let fetched = timeout_at(self.request.deadline, self.fetch(*parts)).await;
-                let bytes = fetched.map_err(|_| expired("while its arguments were on their way"))??;
+                let bytes =
+                    fetched.map_err(|_| expired("while its arguments were on their way"))??;
                 arguments(*form, bytes, method)
             }
         }
@@ -175,7 +175,9 @@ impl Work {
         }
         if core.switchboard.len() >= STREAMS_MAX {
             let text = format!("{STREAMS_MAX} streams are open here already");
-            return Err(Refusal::new(RefusalCode::Busy, text).with_limit(STREAMS_MAX as u64).into());
+            return Err(Refusal::new(RefusalCode::Busy, text)
+                .with_limit(STREAMS_MAX as u64)
+                .into());
         }
         let grant = core.budget.grant().ok_or_else(no_credit)?;
         let credit = grant.bytes();
@@ -318,7 +320,8 @@ impl Work {
     }
 
     fn died(&self) -> Fault {
-        let text = format!("driver {} crashed while this ran; it is being restarted", self.slot.address);
+        let text =
+            format!("driver {} crashed while this ran; it is being restarted", self.slot.address);
         Fault::new(FaultKind::Panic, text)
     }
 }
@@ -370,4 +373,3 @@ pub(crate) async fn collect(end: &PipeEnd, bytes: u64) -> Result<Bytes, String> 
         _ => Err(format!("{} of {bytes} bytes came", body.len())),
     }
 }
-

@@ -76,7 +76,10 @@ impl Presenter {
                 Written::Yes => return Ok(this),
                 Written::Conflict => continue, // two start at the same time: look again
                 Written::NoRegistry(why) => {
-                    tracing::warn!(why, "no registry: the exporter serves, and `list` cannot see it");
+                    tracing::warn!(
+                        why,
+                        "no registry: the exporter serves, and `list` cannot see it"
+                    );
                     return Ok(this);
                 }
             }
@@ -115,7 +118,8 @@ impl Presenter {
 
     /// Says that nothing new is taken.
     pub(crate) async fn draining(&self, core: &Core) {
-        let _ = timeout(Duration::from_secs(1), self.write_presence(core, State::Draining, None)).await;
+        let _ =
+            timeout(Duration::from_secs(1), self.write_presence(core, State::Draining, None)).await;
     }
 
     /// Says goodbye.
@@ -158,7 +162,8 @@ impl Presenter {
     /// The sequence of the presence record that is there, 0 if there is none.
     async fn last_sequence(&self, core: &Core) -> Result<u64, BusError> {
         let answer = read(core, FromExporter::Presence(core.name.clone())).await?;
-        let sequence = answer.as_ref().and_then(|message| message.header("Nats-Sequence")?.parse().ok());
+        let sequence =
+            answer.as_ref().and_then(|message| message.header("Nats-Sequence")?.parse().ok());
         Ok(sequence.unwrap_or(0))
     }
 

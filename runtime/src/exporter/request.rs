@@ -155,12 +155,18 @@ impl Asked {
         };
         if !fits {
             let verb = if self.open.is_some() { "opened" } else { "called" };
-            let text = format!("{} is a {} and cannot be {verb}; the method is {method}", method.name, method.kind);
+            let text = format!(
+                "{} is a {} and cannot be {verb}; the method is {method}",
+                method.name, method.kind
+            );
             return Err(Refusal::new(RefusalCode::WrongKind, text));
         }
         match self.body {
             Body::Parts(_, parts) if parts.bytes > PAYLOAD_BYTES_MAX as u64 => {
-                let text = format!("arguments of {} bytes are over the limit of {PAYLOAD_BYTES_MAX}", parts.bytes);
+                let text = format!(
+                    "arguments of {} bytes are over the limit of {PAYLOAD_BYTES_MAX}",
+                    parts.bytes
+                );
                 Err(Refusal::new(RefusalCode::TooLarge, text).with_limit(PAYLOAD_BYTES_MAX as u64))
             }
             _ => Ok(()),

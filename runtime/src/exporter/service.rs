@@ -89,12 +89,14 @@ fn answer(core: &Core, verb: ServiceVerb) -> Json {
         ServiceVerb::Info => {
             let plain: Vec<_> = DriverVerb::ALL
                 .iter()
-                .map(|verb| json!({
-                    "name": verb.as_str(),
-                    "subject": FromClient::verb_wildcard(&core.root, &core.name, *verb),
-                    "queue_group": "",
-                    "metadata": null,
-                }))
+                .map(|verb| {
+                    json!({
+                        "name": verb.as_str(),
+                        "subject": FromClient::verb_wildcard(&core.root, &core.name, *verb),
+                        "queue_group": "",
+                        "metadata": null,
+                    })
+                })
                 .collect();
             with("info", json!({ "description": "jmp-bus exporter", "endpoints": plain }))
         }
@@ -109,7 +111,8 @@ fn answer(core: &Core, verb: ServiceVerb) -> Json {
 /// Counts over all drivers; they are kept for the exporter, not for each verb.
 fn stats(core: &Core, verb: DriverVerb) -> serde_json::Map<String, Json> {
     let of_calls = verb == DriverVerb::Call;
-    let count = |n: &std::sync::atomic::AtomicU64| if of_calls { n.load(Ordering::Relaxed) } else { 0 };
+    let count =
+        |n: &std::sync::atomic::AtomicU64| if of_calls { n.load(Ordering::Relaxed) } else { 0 };
     let (requests, busy) = (count(&core.stats.requests), count(&core.stats.busy_ns));
     let stats = json!({
         "num_requests": requests,

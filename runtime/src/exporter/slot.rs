@@ -37,7 +37,13 @@ pub(crate) struct Tenant {
 }
 
 impl Slot {
-    pub(crate) fn new(id: DriverId, path: Path, address: Box<str>, factory: Factory, turn: Turn) -> Self {
+    pub(crate) fn new(
+        id: DriverId,
+        path: Path,
+        address: Box<str>,
+        factory: Factory,
+        turn: Turn,
+    ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
         Self { id, path, address, factory, turn, state: RwLock::new(state) }
     }

@@ -114,7 +114,8 @@ impl SupervisorState {
         driver: Arc<dyn Serve>,
     ) {
         let interfaces = driver.interfaces().into();
-        let args = DriverArgs { core: self.core.clone(), slot: slot.clone(), driver: driver.clone() };
+        let args =
+            DriverArgs { core: self.core.clone(), slot: slot.clone(), driver: driver.clone() };
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
                 self.tenants.insert(actor.get_id(), slot.clone());
@@ -184,7 +185,8 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
     };
     let made_safe = timeout(SAFE_WITHIN, async {
         let turn = slot.turn.ticket("safe").turn().await;
-        *operation.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(turn));
+        *operation.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(Arc::new(turn));
         std::panic::AssertUnwindSafe(serving).catch_unwind().await
     });
     let problem = match made_safe.await {

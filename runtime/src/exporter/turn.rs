@@ -100,7 +100,8 @@ mod tests {
     async fn the_turn_goes_round_in_order_of_arrival() {
         let turn = Turn::default();
         let first = turn.ticket("first").turn().await;
-        let (second, third, fourth) = (turn.ticket("second"), turn.ticket("third"), turn.ticket("fourth"));
+        let (second, third, fourth) =
+            (turn.ticket("second"), turn.ticket("third"), turn.ticket("fourth"));
         drop(third);
         drop(first);
         assert_eq!(turn.holder().unwrap().0, "second");

@@ -18,11 +18,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{
-    Chunk, Flow,
-    budget::Grant,
-    flow::Violation,
-};
+use super::{Chunk, Flow, budget::Grant, flow::Violation};
 
 /// A duplex byte pipe between a client and a driver: `AsyncRead` and `AsyncWrite`, at both ends.
 ///
@@ -278,7 +274,11 @@ impl End {
     // --- reading and writing -------------------------------------------------------------
 
     /// Puts an item in, when there is room.
-    pub(crate) fn poll_item(&self, cx: &mut Context<'_>, item: &[u8]) -> Poll<Result<(), StreamError>> {
+    pub(crate) fn poll_item(
+        &self,
+        cx: &mut Context<'_>,
+        item: &[u8],
+    ) -> Poll<Result<(), StreamError>> {
         let mut state = self.lock();
         if let Some(error) = state.error() {
             return Poll::Ready(Err(error));
@@ -332,7 +332,11 @@ impl End {
         Ok(())
     }
 
-    fn poll_write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamError>> {
+    fn poll_write_some(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, StreamError>> {
         let mut state = self.lock();
         if let Some(error) = state.error() {
             return Poll::Ready(Err(error));

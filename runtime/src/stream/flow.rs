@@ -364,7 +364,8 @@ impl Flow {
         }
         if ack.limit > self.allowed {
             self.allowed = ack.limit;
-            self.chunk_bytes = self.chunk_bytes.max(chunk_bytes(ack.limit - ack.received.min(ack.limit)));
+            self.chunk_bytes =
+                self.chunk_bytes.max(chunk_bytes(ack.limit - ack.received.min(ack.limit)));
         }
         if ack.again {
             self.sent = 0;

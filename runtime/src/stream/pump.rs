@@ -1,10 +1,6 @@
 //! The task that speaks for one end of a stream: data, acknowledgements, keep-alive.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bus_schema::{
     StreamId, codec,
@@ -14,11 +10,7 @@ use bus_schema::{
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Chunk, PipeEnd,
-    byte_stream::Next,
-    switchboard::Switchboard,
-};
+use super::{Chunk, PipeEnd, byte_stream::Next, switchboard::Switchboard};
 use crate::bus::{BusError, Conn};
 
 /// A peer that is behind is given this long before it is asked again: the data may be on its way.
@@ -50,9 +42,12 @@ impl DataLine {
         !matches!(self, Self::Records(record) if !record.has_room())
     }
 
-    async fn room(&mut self) {
-        if let Self::Records(record) = self {
-            record.room().await;
+    /// Waits for room, or, where there is room, until the record is all there.
+    async fn settle(&mut self, has_room: bool) {
+        match self {
+            Self::Records(record) if has_room => record.complete().await,
+            Self::Records(record) => record.room().await,
+            _ => {}
         }
     }
 }
@@ -80,7 +75,10 @@ impl DataLine {
 /// Publishes records and sees to it that JetStream has them.
 pub(crate) trait Record: Send + Sync {
     /// Publishes a record. Only while there [is room](Self::has_room).
-    fn publish<'a>(&'a mut self, chunk: &'a Chunk) -> Pin<Box<dyn Future<Output = Result<(), BusError>> + Send + 'a>>;
+    fn publish<'a>(
+        &'a mut self,
+        chunk: &'a Chunk,
+    ) -> Pin<Box<dyn Future<Output = Result<(), BusError>> + Send + 'a>>;
     /// Whether another record may be published now.
     fn has_room(&self) -> bool;
     /// Waits until there is room, so that items pile up meanwhile. Cancel safe.
@@ -159,8 +157,7 @@ impl Pump {
                     // What was idle until now is due a keep-alive soon.
                     tick = tick.min(Instant::now() + ALIVE_BUSY);
                 }
-                () = self.line.data.room(), if !may_send => {}
-                () = self.line.data.complete(), if finishing && may_send => {}
+                () = self.line.data.settle(may_send), if finishing || !may_send => {}
                 why = async { watch.as_mut().expect("guarded").await }, if watch.is_some() => {
                     self.end.reset(ResetCode::Silent, why);
                 }
@@ -194,9 +191,7 @@ impl Pump {
             DataLine::Subject(subject) => {
                 self.line.bulk.publish(subject.clone(), chunk.message.clone()).await
             }
-            DataLine::Records(record) => {
-record.publish(chunk).await,
-            }
+            DataLine::Records(record) => record.publish(chunk).await,
             DataLine::Nowhere => Ok(()),
         }
     }
@@ -253,4 +248,3 @@ pub(crate) fn no_stream() -> bytes::Bytes {
     let text = "there is no such stream: it has ended, or this side was restarted".to_owned();
     codec::encode(&Reset { code: ResetCode::NoStream, text })
 }
-

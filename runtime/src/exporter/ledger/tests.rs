@@ -1,0 +1,3 @@
+//! No call is executed twice, whatever is lost, repeated, forgotten or restarted.
+
+use super::*;

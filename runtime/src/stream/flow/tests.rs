@@ -1,0 +1,3 @@
+//! Two ends over a channel that loses, repeats and reorders: every byte arrives once, in order.
+
+use super::*;
