@@ -18,6 +18,7 @@ mod client;
 mod exporter;
 mod local;
 mod node;
+mod registry;
 mod settings;
 mod stream;
 
@@ -26,10 +27,11 @@ pub use broker::{
     Unusable, Version,
 };
 pub use bus::BusError;
-pub use client::{CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
+pub use registry::{Change, Found, Registry, Watch, Why};
 pub use settings::{Auth, Secret, Settings};
 pub use stream::{ByteStream, ItemError, Items, StreamError};
 
