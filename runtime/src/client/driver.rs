@@ -178,6 +178,8 @@ impl DriverRef {
             inner.control().connected().await;
             let mut news = guard.sent();
             loop {
+                // The message tells its age, so it is not made until it can go.
+                inner.control().connected().await;
                 let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
                 let message = make(Timing {
                     attempt,
@@ -190,8 +192,12 @@ impl DriverRef {
                 match self.next(&mut answers, &mut news).await {
                     Next::Answer(answer) if answer.is_no_responders() => {
                         // Refused at once; but after an outage the exporter may be a moment later.
-                        if attempt == 0 || began.elapsed() > limit {
+                        if attempt == 0 {
                             return Err(CallError::NoDriver { address: self.shown() });
+                        }
+                        if began.elapsed() > limit {
+                            let why = "nobody listens for it any more";
+                            return Err(CallError::Lost { address: self.shown(), why });
                         }
                         tokio::time::sleep(NOT_YET).await;
                     }
