@@ -23,6 +23,9 @@ use super::answer::Answer;
 /// Sessions without calls are remembered this long, for a message that was long on its way.
 const SESSION_KEPT: Duration = Duration::from_secs(600);
 
+/// What a message may have spent on its way since its age was written into it.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 /// One call as it arrives.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -71,14 +74,33 @@ struct Entry {
     fingerprint: u64,
     driver: DriverId,
     reply_to: Arc<str>,
+    admitted: Duration,
     state: EntryState,
 }
 
 #[derive(Debug)]
 enum EntryState {
-    Queued { since: Duration, deadline: Duration, cancel: CancellationToken },
-    Running { since: Duration, deadline: Duration, cancel: CancellationToken },
-    Ended { answer: Option<Answer>, bytes: usize, until: Duration },
+    Queued {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+    },
+    Running {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+    },
+    /// A stream or streaming call that is open: it was answered, and goes on.
+    Open {
+        answer: Answer,
+        deadline: Duration,
+        cancel: CancellationToken,
+    },
+    Ended {
+        answer: Option<Answer>,
+        bytes: usize,
+        until: Duration,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +148,7 @@ impl Ledger {
                 fingerprint: call.fingerprint,
                 driver: call.driver,
                 reply_to: call.reply_to,
+                admitted: now,
                 state,
             };
             let session = self.sessions.entry((call.client.clone(), id.session)).or_default();
@@ -155,6 +178,8 @@ impl Ledger {
                     EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } => {
                         cancel.cancel();
                     }
+                    // Its client has the answer; the stream has a life of its own.
+                    EntryState::Open { .. } => {}
                 }
             }
         }
@@ -162,19 +187,22 @@ impl Ledger {
             return Some(Admission::Unknown(Unknown::Dropped));
         }
         let Some(entry) = session.calls.get_mut(&id.counter) else {
-            let remembered = call.age <= now.saturating_sub(self.complete_since);
+            let remembered = call.age + ON_ITS_WAY < now.saturating_sub(self.complete_since);
             let may_run = remembered || !call.repeated;
             return (!may_run).then_some(Admission::Unknown(Unknown::Forgotten));
         };
-        if entry.fingerprint != call.fingerprint {
-            let text =
-                format!("call id {id} was used before, for another method or other arguments");
+        if (entry.fingerprint, entry.driver) != (call.fingerprint, call.driver) {
+            let text = format!(
+                "call id {id} was used before, for another driver, method or other arguments"
+            );
             return Some(Admission::Refused(Refusal::new(RefusalCode::IdReused, text)));
         }
         entry.reply_to = call.reply_to.clone();
         Some(match &entry.state {
             EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
-            EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
+            EntryState::Open { answer, .. } | EntryState::Ended { answer: Some(answer), .. } => {
+                Admission::Ended(answer.clone())
+            }
             EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
         })
     }
@@ -221,6 +249,17 @@ impl Ledger {
         }
     }
 
+    /// It is open, and `answer` says so. Its end is not told by an answer of its own.
+    pub(crate) fn opened(&mut self, receipt: &Receipt, answer: &Answer) {
+        if let Some(entry) = self.entry(receipt)
+            && let EntryState::Queued { deadline, cancel, .. }
+            | EntryState::Running { deadline, cancel, .. } = &entry.state
+        {
+            let (deadline, cancel) = (*deadline, cancel.clone());
+            entry.state = EntryState::Open { answer: answer.clone(), deadline, cancel };
+        }
+    }
+
     /// It has ended. Says where the answer goes; `None` if the call had no id (its own message
     /// says where) or nobody waits for it any more.
     pub(crate) fn settle(
@@ -234,8 +273,11 @@ impl Ledger {
         self.queued_bytes -= receipt.bytes;
         let bytes = answer.bytes();
         let entry = self.entry(receipt)?;
-        let deadline = match entry.state {
-            EntryState::Queued { deadline, .. } | EntryState::Running { deadline, .. } => deadline,
+        let (deadline, is_answered) = match entry.state {
+            EntryState::Queued { deadline, .. } | EntryState::Running { deadline, .. } => {
+                (deadline, false)
+            }
+            EntryState::Open { deadline, .. } => (deadline, true),
             EntryState::Ended { .. } => return None,
         };
         let until = deadline.max(now) + OUTCOME_KEPT;
@@ -244,7 +286,7 @@ impl Ledger {
         self.ended_bytes += bytes;
         self.ended += 1;
         self.shed(now);
-        Some(reply_to)
+        (!is_answered).then_some(reply_to)
     }
 
     /// Keeps within the budgets: first bodies go, then whole outcomes, and then memory is no
@@ -284,6 +326,9 @@ impl Ledger {
         match &entry.state {
             EntryState::Queued { since, .. } => (Progress::Queued(ms(since)), None),
             EntryState::Running { since, .. } => (Progress::Running(ms(since)), None),
+            EntryState::Open { answer, .. } => {
+                (Progress::Done, Some((entry.reply_to.clone(), Some(answer.clone()))))
+            }
             EntryState::Ended { answer, .. } => {
                 (Progress::Done, Some((entry.reply_to.clone(), answer.clone())))
             }
@@ -295,7 +340,10 @@ impl Ledger {
         let session = self.sessions.get(&(client.clone(), id.session));
         let entry = session.and_then(|session| session.calls.get(&id.counter));
         if let Some(Entry {
-            state: EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. },
+            state:
+                EntryState::Queued { cancel, .. }
+                | EntryState::Running { cancel, .. }
+                | EntryState::Open { cancel, .. },
             ..
         }) = entry
         {
@@ -303,19 +351,26 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is past its time.
+    /// Forgets what is past its time. What was first sent before that is not known to be new any
+    /// more.
     pub(crate) fn sweep(&mut self, now: Duration) {
         let (ended, ended_bytes) = (&mut self.ended, &mut self.ended_bytes);
+        let complete_since = &mut self.complete_since;
         self.sessions.retain(|_, session| {
             session.calls.retain(|_, entry| match entry.state {
                 EntryState::Ended { until, bytes, .. } if until < now => {
                     *ended -= 1;
                     *ended_bytes -= bytes;
+                    *complete_since = (*complete_since).max(entry.admitted);
                     false
                 }
                 _ => true,
             });
-            !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT
+            let keep = !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
+            if !keep {
+                *complete_since = (*complete_since).max(session.used);
+            }
+            keep
         });
     }
 
@@ -327,8 +382,9 @@ impl Ledger {
     /// Cancels everything that waits or runs.
     pub(crate) fn cancel_all(&self) {
         for entry in self.sessions.values().flat_map(|session| session.calls.values()) {
-            if let EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } =
-                &entry.state
+            if let EntryState::Queued { cancel, .. }
+            | EntryState::Running { cancel, .. }
+            | EntryState::Open { cancel, .. } = &entry.state
             {
                 cancel.cancel();
             }
