@@ -1,6 +1,7 @@
 //! The jmp-bus runtime.
 
 mod broker;
+mod bus; // the only module that names `async_nats`
 mod node;
 mod settings;
 
@@ -9,4 +10,6 @@ pub use broker::{
     Unusable, Version,
 };
 pub use node::{Factory, Node, Role};
-pub use settings::{Auth, Secret, Settings};
+pub use settings::{
+    Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
+};
