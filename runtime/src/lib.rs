@@ -28,6 +28,7 @@ pub use broker::{
     Unusable, Version,
 };
 pub use bus::BusError;
+pub use bus::floor;
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
