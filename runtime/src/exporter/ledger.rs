@@ -147,9 +147,11 @@ impl Ledger {
         session.used = now;
         if call.done_below > session.floor {
             session.floor = call.done_below;
-            let kept = session.calls.split_off(&call.done_below);
-            for (_, entry) in std::mem::replace(&mut session.calls, kept) {
-                match entry.state {
+            while let Some(first) = session.calls.first_entry() {
+                if *first.key() >= call.done_below {
+                    break;
+                }
+                match first.remove().state {
                     EntryState::Ended { bytes, .. } => {
                         self.ended -= 1;
                         self.ended_bytes -= bytes;
