@@ -2,7 +2,7 @@
 //!
 //! | You want to…                              | Start at |
 //! |-------------------------------------------|----------|
-//! | try a driver in a test                    | [`serve`] |
+//! | try a driver in a test                    | [`serve`], [`blocking::serve`] |
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
 //! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
 mod client;
@@ -32,7 +33,9 @@ pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownErr
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
 pub use registry::{Change, Found, Registry, Watch, Why};
-pub use settings::{Auth, Secret, Settings};
+pub use settings::{
+    Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
+};
 pub use stream::{ByteStream, ItemError, Items, StreamError};
 
 /// The name of this host, for records that people read.

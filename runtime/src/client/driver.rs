@@ -1,6 +1,6 @@
 //! A driver as a client sees it, and the calls it takes.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, time::Duration};
 
 use bus_schema::{
     Address, DriverId, ExporterName, Invoke, Outgoing, codec,
@@ -279,11 +279,9 @@ impl Invoke for DriverRef {
         Ok(ItemStream::new(started.items))
     }
 
-    fn stream(&self, out: Outgoing) -> impl Future<Output = Result<ByteStream, CallError>> + Send {
-        async move {
-            let args = out.args.map_err(CallError::Unsendable)?;
-            self.open_stream(out.method, Form::Typed, args, out.deadline).await
-        }
+    async fn stream(&self, out: Outgoing) -> Result<ByteStream, CallError> {
+        let args = out.args.map_err(CallError::Unsendable)?;
+        self.open_stream(out.method, Form::Typed, args, out.deadline).await
     }
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Arrival {
     pub(crate) reply_to: Arc<str>,
 }
 
+/// Where an answer goes once more; without one, it is no longer kept.
+pub(crate) type Again = (Arc<str>, Option<Answer>);
+
 /// What to do with it.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -275,7 +278,7 @@ impl Ledger {
         client: &ClientName,
         id: CallId,
         now: Duration,
-    ) -> (Progress, Option<(Arc<str>, Option<Answer>)>) {
+    ) -> (Progress, Option<Again>) {
         let session = self.sessions.get(&(client.clone(), id.session));
         let Some(entry) = session.and_then(|session| session.calls.get(&id.counter)) else {
             return (Progress::Unknown, None);

@@ -2,3 +2,4 @@
 //! harm it.
 
 mod example;
+mod record;
