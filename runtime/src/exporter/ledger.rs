@@ -80,7 +80,13 @@ struct Entry {
 #[derive(Debug)]
 enum EntryState {
     Queued { since: Duration, deadline: Duration, cancel: CancellationToken },
-    Running { since: Duration, deadline: Duration, cancel: CancellationToken },
+    Running {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+        /// What the caller was told, of a stream or streaming call that is open.
+        opened: Option<Answer>,
+    },
     Ended { answer: Option<Answer>, bytes: usize, until: Duration },
 }
 
@@ -148,8 +154,12 @@ impl Ledger {
         if call.done_below > session.floor {
             session.floor = call.done_below;
             let kept = session.calls.split_off(&call.done_below);
-            for (_, entry) in std::mem::replace(&mut session.calls, kept) {
+            for (counter, entry) in std::mem::replace(&mut session.calls, kept) {
                 match entry.state {
+                    // Its opening was answered. It lives as long as its stream does.
+                    EntryState::Running { opened: Some(_), .. } => {
+                        session.calls.insert(counter, entry);
+                    }
                     EntryState::Ended { bytes, .. } => {
                         self.ended -= 1;
                         self.ended_bytes -= bytes;
@@ -176,8 +186,9 @@ impl Ledger {
         }
         entry.reply_to = call.reply_to.clone();
         Some(match &entry.state {
+            EntryState::Running { opened: Some(answer), .. }
+            | EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
             EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
-            EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
             EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
         })
     }
@@ -220,12 +231,19 @@ impl Ledger {
             && let EntryState::Queued { deadline, cancel, .. } = &entry.state
         {
             let (deadline, cancel) = (*deadline, cancel.clone());
-            entry.state = EntryState::Running { since: now, deadline, cancel };
+            entry.state = EntryState::Running { since: now, deadline, cancel, opened: None };
+        }
+    }
+
+    /// It is open, and `answer` says so to whoever repeats or asks.
+    pub(crate) fn opened(&mut self, receipt: &Receipt, answer: &Answer) {
+        if let Some(Entry { state: EntryState::Running { opened, .. }, .. }) = self.entry(receipt) {
+            *opened = Some(answer.clone());
         }
     }
 
     /// It has ended. Says where the answer goes; `None` if the call had no id (its own message
-    /// says where) or nobody waits for it any more.
+    /// says where), was answered when it was opened, or nobody waits for it any more.
     pub(crate) fn settle(
         &mut self,
         receipt: &Receipt,
@@ -237,8 +255,9 @@ impl Ledger {
         self.queued_bytes -= receipt.bytes;
         let bytes = answer.bytes();
         let entry = self.entry(receipt)?;
-        let deadline = match entry.state {
-            EntryState::Queued { deadline, .. } | EntryState::Running { deadline, .. } => deadline,
+        let (deadline, answered) = match &entry.state {
+            EntryState::Queued { deadline, .. } => (*deadline, false),
+            EntryState::Running { deadline, opened, .. } => (*deadline, opened.is_some()),
             EntryState::Ended { .. } => return None,
         };
         let until = deadline.max(now) + OUTCOME_KEPT;
@@ -247,7 +266,7 @@ impl Ledger {
         self.ended_bytes += bytes;
         self.ended += 1;
         self.shed(now);
-        Some(reply_to)
+        (!answered).then_some(reply_to)
     }
 
     /// Keeps within the budgets: first bodies go, then whole outcomes, and then memory is no
@@ -272,7 +291,7 @@ impl Ledger {
         }
     }
 
-    /// How a call is getting on, and where its answer goes if it has ended.
+    /// How a call is getting on, and where its answer goes if it has one.
     pub(crate) fn ask(
         &mut self,
         client: &ClientName,
@@ -286,7 +305,10 @@ impl Ledger {
         let ms = |since: &Duration| u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX);
         match &entry.state {
             EntryState::Queued { since, .. } => (Progress::Queued(ms(since)), None),
-            EntryState::Running { since, .. } => (Progress::Running(ms(since)), None),
+            EntryState::Running { since, opened, .. } => {
+                let again = opened.clone().map(|answer| (entry.reply_to.clone(), Some(answer)));
+                (Progress::Running(ms(since)), again)
+            }
             EntryState::Ended { answer, .. } => {
                 (Progress::Done, Some((entry.reply_to.clone(), answer.clone())))
             }
