@@ -121,7 +121,7 @@ async fn request(inner: &Arc<Inner>, subject: &str) -> Result<PostBox, CallError
 }
 
 enum Came {
-    Record(u64, Data),
+    Record(u64, Box<Data>),
     Missing(u64),
     Nothing,
 }
@@ -175,7 +175,7 @@ impl Attached {
             match self.come().await {
                 Came::Record(number, data) => {
                     if number >= self.number && self.ahead.len() < AHEAD_MAX {
-                        self.ahead.insert(number, data);
+                        self.ahead.insert(number, *data);
                     }
                 }
                 Came::Missing(number) => {
@@ -226,7 +226,7 @@ impl Attached {
             answer = async { gets.front_mut().expect("guarded").1.next().await }, if !gets.is_empty() => {
                 let (number, _) = gets.pop_front().expect("guarded");
                 match (answer.status(), Data::decode(answer.payload())) {
-                    (None, Ok(data)) => Came::Record(number, data),
+                    (None, Ok(data)) => Came::Record(number, Box::new(data)),
                     _ => Came::Missing(number),
                 }
             }
@@ -237,7 +237,7 @@ impl Attached {
                 }
                 match (FromExporter::read(&root, message.subject()), Data::decode(message.payload())) {
                     (Ok(FromExporter::Out(record)), Ok(data)) if record.exporter == self.subject.exporter => {
-                        Came::Record(record.number, data)
+                        Came::Record(record.number, Box::new(data))
                     }
                     _ => Came::Nothing,
                 }

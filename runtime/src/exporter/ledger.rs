@@ -43,6 +43,9 @@ pub(crate) struct Arrival {
     pub(crate) reply_to: Arc<str>,
 }
 
+/// Where an answer goes once more; without one, it is no longer kept.
+pub(crate) type Again = (Arc<str>, Option<Answer>);
+
 /// What to do with it.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -89,12 +92,8 @@ enum EntryState {
         since: Duration,
         deadline: Duration,
         cancel: CancellationToken,
-    },
-    /// A stream or streaming call that is open: it was answered, and goes on.
-    Open {
-        answer: Answer,
-        deadline: Duration,
-        cancel: CancellationToken,
+        /// What the caller was told, of a stream or streaming call that is open.
+        opened: Option<Answer>,
     },
     Ended {
         answer: Option<Answer>,
@@ -167,8 +166,13 @@ impl Ledger {
         session.used = now;
         if call.done_below > session.floor {
             session.floor = call.done_below;
-            let kept = session.calls.split_off(&call.done_below);
-            for (_, entry) in std::mem::replace(&mut session.calls, kept) {
+            let done = session.calls.range(..call.done_below);
+            // One whose opening was answered lives as long as its stream does.
+            let open =
+                |entry: &Entry| matches!(entry.state, EntryState::Running { opened: Some(_), .. });
+            let done: Vec<u64> =
+                done.filter(|(_, e)| !open(e)).map(|(counter, _)| *counter).collect();
+            for entry in done.iter().filter_map(|counter| session.calls.remove(counter)) {
                 match entry.state {
                     EntryState::Ended { bytes, .. } => {
                         self.ended -= 1;
@@ -178,8 +182,6 @@ impl Ledger {
                     EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } => {
                         cancel.cancel();
                     }
-                    // Its client has the answer; the stream has a life of its own.
-                    EntryState::Open { .. } => {}
                 }
             }
         }
@@ -199,10 +201,9 @@ impl Ledger {
         }
         entry.reply_to = call.reply_to.clone();
         Some(match &entry.state {
+            EntryState::Running { opened: Some(answer), .. }
+            | EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
             EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
-            EntryState::Open { answer, .. } | EntryState::Ended { answer: Some(answer), .. } => {
-                Admission::Ended(answer.clone())
-            }
             EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
         })
     }
@@ -245,23 +246,19 @@ impl Ledger {
             && let EntryState::Queued { deadline, cancel, .. } = &entry.state
         {
             let (deadline, cancel) = (*deadline, cancel.clone());
-            entry.state = EntryState::Running { since: now, deadline, cancel };
+            entry.state = EntryState::Running { since: now, deadline, cancel, opened: None };
         }
     }
 
-    /// It is open, and `answer` says so. Its end is not told by an answer of its own.
+    /// It is open, and `answer` says so to whoever repeats or asks.
     pub(crate) fn opened(&mut self, receipt: &Receipt, answer: &Answer) {
-        if let Some(entry) = self.entry(receipt)
-            && let EntryState::Queued { deadline, cancel, .. }
-            | EntryState::Running { deadline, cancel, .. } = &entry.state
-        {
-            let (deadline, cancel) = (*deadline, cancel.clone());
-            entry.state = EntryState::Open { answer: answer.clone(), deadline, cancel };
+        if let Some(Entry { state: EntryState::Running { opened, .. }, .. }) = self.entry(receipt) {
+            *opened = Some(answer.clone());
         }
     }
 
     /// It has ended. Says where the answer goes; `None` if the call had no id (its own message
-    /// says where) or nobody waits for it any more.
+    /// says where), was answered when it was opened, or nobody waits for it any more.
     pub(crate) fn settle(
         &mut self,
         receipt: &Receipt,
@@ -273,11 +270,9 @@ impl Ledger {
         self.queued_bytes -= receipt.bytes;
         let bytes = answer.bytes();
         let entry = self.entry(receipt)?;
-        let (deadline, is_answered) = match entry.state {
-            EntryState::Queued { deadline, .. } | EntryState::Running { deadline, .. } => {
-                (deadline, false)
-            }
-            EntryState::Open { deadline, .. } => (deadline, true),
+        let (deadline, answered) = match &entry.state {
+            EntryState::Queued { deadline, .. } => (*deadline, false),
+            EntryState::Running { deadline, opened, .. } => (*deadline, opened.is_some()),
             EntryState::Ended { .. } => return None,
         };
         let until = deadline.max(now) + OUTCOME_KEPT;
@@ -286,7 +281,7 @@ impl Ledger {
         self.ended_bytes += bytes;
         self.ended += 1;
         self.shed(now);
-        (!is_answered).then_some(reply_to)
+        (!answered).then_some(reply_to)
     }
 
     /// Keeps within the budgets: first bodies go, then whole outcomes, and then memory is no
@@ -311,13 +306,13 @@ impl Ledger {
         }
     }
 
-    /// How a call is getting on, and where its answer goes if it has ended.
+    /// How a call is getting on, and where its answer goes if it has one.
     pub(crate) fn ask(
         &mut self,
         client: &ClientName,
         id: CallId,
         now: Duration,
-    ) -> (Progress, Option<(Arc<str>, Option<Answer>)>) {
+    ) -> (Progress, Option<Again>) {
         let session = self.sessions.get(&(client.clone(), id.session));
         let Some(entry) = session.and_then(|session| session.calls.get(&id.counter)) else {
             return (Progress::Unknown, None);
@@ -325,9 +320,9 @@ impl Ledger {
         let ms = |since: &Duration| u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX);
         match &entry.state {
             EntryState::Queued { since, .. } => (Progress::Queued(ms(since)), None),
-            EntryState::Running { since, .. } => (Progress::Running(ms(since)), None),
-            EntryState::Open { answer, .. } => {
-                (Progress::Done, Some((entry.reply_to.clone(), Some(answer.clone()))))
+            EntryState::Running { since, opened, .. } => {
+                let again = opened.clone().map(|answer| (entry.reply_to.clone(), Some(answer)));
+                (Progress::Running(ms(since)), again)
             }
             EntryState::Ended { answer, .. } => {
                 (Progress::Done, Some((entry.reply_to.clone(), answer.clone())))
@@ -340,10 +335,7 @@ impl Ledger {
         let session = self.sessions.get(&(client.clone(), id.session));
         let entry = session.and_then(|session| session.calls.get(&id.counter));
         if let Some(Entry {
-            state:
-                EntryState::Queued { cancel, .. }
-                | EntryState::Running { cancel, .. }
-                | EntryState::Open { cancel, .. },
+            state: EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. },
             ..
         }) = entry
         {
@@ -366,7 +358,8 @@ impl Ledger {
                 }
                 _ => true,
             });
-            let keep = !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
+            let keep =
+                !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
             if !keep {
                 *complete_since = (*complete_since).max(session.used);
             }
@@ -382,9 +375,8 @@ impl Ledger {
     /// Cancels everything that waits or runs.
     pub(crate) fn cancel_all(&self) {
         for entry in self.sessions.values().flat_map(|session| session.calls.values()) {
-            if let EntryState::Queued { cancel, .. }
-            | EntryState::Running { cancel, .. }
-            | EntryState::Open { cancel, .. } = &entry.state
+            if let EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } =
+                &entry.state
             {
                 cancel.cancel();
             }
