@@ -87,6 +87,16 @@ impl TestDriver {
         Err(Fault::device("the relay is stuck"))
     }
 
+    /// Fails when `hold` has begun, beside it.
+    #[export]
+    #[method(concurrent)]
+    async fn fail_beside(&self) -> Result<(), Fault> {
+        while self.events.all().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        Err(Fault::device("something else has begun"))
+    }
+
     /// Panics.
     #[export]
     async fn explode(&self) -> Result<(), Fault> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Subscriber};
 use bus_schema::{
-    Address, ClientName, DriverId, ExporterName,
+    ClientName, DriverId, ExporterName,
     subject::{DriverVerb, ExporterVerb, FromClient, Inbox, To},
 };
 use bytes::Bytes;
