@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// What happened in a driver, in order, for tests that wait for it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Events(Arc<watch::Sender<Vec<String>>>);
 
 impl Default for Events {
@@ -40,7 +40,7 @@ impl Events {
 }
 
 /// The driver.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TestDriver {
     /// Where `count` appends the ids of its calls.
     pub file: PathBuf,

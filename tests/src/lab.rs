@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,10 +16,8 @@ use tokio::{
 
 use crate::{Peer, TestDriver, TestDriverClient};
 
-/// How long a test waits for what must happen, before it calls that a failure.
-pub const SWITCHED_OFF_AND_ON: Duration = Duration::from_secs(60);
-
 /// A root of its own on a broker.
+#[derive(Debug)]
 pub struct Lab {
     /// How to reach the broker.
     pub settings: Settings,
@@ -40,7 +37,8 @@ impl Lab {
 
     /// A lab on this broker.
     pub async fn on(broker: &LocalBroker) -> anyhow::Result<Self> {
-        let root: Root = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..15]).parse()?;
+        let root: Root =
+            format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..15]).parse()?;
         let settings = broker.connect_settings();
         settings.make_streams(&root).await?;
         let dir = tempfile::tempdir()?;
@@ -104,6 +102,7 @@ fn token(file: &Path) -> anyhow::Result<String> {
 }
 
 /// An exporter in a process of its own.
+#[derive(Debug)]
 pub struct ExporterProcess(Child);
 
 impl ExporterProcess {

@@ -5,5 +5,5 @@ mod lab;
 mod peer;
 
 pub use driver::{Events, TestDriver, TestDriverClient};
-pub use lab::{ExporterProcess, Lab, SWITCHED_OFF_AND_ON};
+pub use lab::{ExporterProcess, Lab};
 pub use peer::Peer;

@@ -16,6 +16,7 @@ use crate::Lab;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A plain NATS client.
+#[derive(Debug)]
 pub struct Peer {
     /// The connection.
     pub nats: Client,

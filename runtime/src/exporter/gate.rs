@@ -132,7 +132,8 @@ async fn let_in(
                 receipt,
             };
             // An actor that died a moment ago drops it, and so answers it.
-            let _ = tenant.actor.send_message(DriverMsg::Operate(Admitted::new(core.clone(), request)));
+            let _ =
+                tenant.actor.send_message(DriverMsg::Operate(Admitted::new(core.clone(), request)));
             return Ok(());
         }
     };

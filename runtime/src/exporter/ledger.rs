@@ -358,8 +358,7 @@ impl Ledger {
                 }
                 _ => true,
             });
-            let keep =
-                !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
+            let keep = !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
             if !keep {
                 *complete_since = (*complete_since).max(session.used);
             }

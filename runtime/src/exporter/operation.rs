@@ -197,10 +197,13 @@ impl Work {
                     began_ms: since_1970_ms(),
                 };
                 let flow = Flow::new(0, open.credit).with_begin(begin);
-                (if open.detached { flow.detached() } else { flow }, PipeDirection::SendOnly)
+                (flow, PipeDirection::SendOnly)
             }
         };
         let end = PipeEnd::new(flow, direction, grant);
+        if open.detached {
+            end.detach();
+        }
         if !core.switchboard.plug(open.stream, request.caller.as_str().into(), end.clone()) {
             return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use").into());
         }
@@ -248,8 +251,7 @@ impl Work {
         let (data, silence) = match (is_stream, request.id) {
             (false, Some(id)) => {
                 let record = Recorder::new(core, &request.caller, id, self.slot.id, open.stream);
-                let silence = if open.detached { Duration::MAX } else { CALLER_SILENCE };
-                (DataLine::Records(Box::new(record)), silence)
+                (DataLine::Records(Box::new(record)), CALLER_SILENCE)
             }
             _ => (core.down(&request.caller, open.stream), SILENCE),
         };

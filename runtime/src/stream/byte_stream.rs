@@ -61,6 +61,8 @@ struct State {
     widened_at: u64,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Whether it goes on without its peer.
+    detached: bool,
     /// How it was cut off, if it was.
     reset: Option<Reset>,
     /// A reset that the peer is still to be told of.
@@ -93,6 +95,7 @@ impl End {
             widened_at: 0,
             reader: None,
             writer: None,
+            detached: false,
             reset: None,
             reset_due: false,
             abandoned: false,
@@ -143,6 +146,9 @@ impl End {
             && state.flow.is_flushed();
         if has_it {
             state.flow.assume_acknowledged();
+        } else if state.detached {
+            state.flow.go_alone();
+            state.wake_writer();
         } else if !state.is_complete() {
             state.cut(reset, false);
         }
@@ -160,6 +166,26 @@ impl End {
         }
         drop(state);
         self.wake_pump.notify_one();
+    }
+
+    /// Lets it go on without its peer, once that is gone.
+    pub(crate) fn detach(&self) {
+        self.lock().detached = true;
+    }
+
+    /// The peer is gone: cuts the stream off, unless it goes on without it.
+    pub(crate) fn lose_peer(&self, why: impl fmt::Display) {
+        let mut state = self.lock();
+        let detached = state.detached;
+        if detached {
+            state.flow.go_alone();
+            state.wake_writer();
+        }
+        drop(state);
+        match detached {
+            true => self.wake_pump.notify_one(),
+            false => self.reset(ResetCode::Silent, why),
+        }
     }
 
     /// Ends the sending half.

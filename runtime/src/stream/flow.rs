@@ -56,8 +56,8 @@ pub(crate) struct Flow {
     chunk_bytes: usize,
     begin: Option<Begin>,
     end: Sending,
-    /// Whether what was sent is kept until the peer has it. Not for a detached streaming call:
-    /// its record is what its readers go by.
+    /// Whether what was sent is kept until the peer has it. Not for a detached streaming call
+    /// whose caller is gone: its record is what its readers go by.
     keeps: bool,
     // receiving
     arrived: VecDeque<Bytes>,
@@ -120,11 +120,15 @@ impl Flow {
         self.chunk_bytes = self.chunk_bytes.max(chunk_bytes(limit));
     }
 
-    /// Sends without regard for any peer: for a streaming call that was started detached.
-    pub(crate) fn detached(mut self) -> Self {
+    /// Sends from now on without regard for the peer, which is gone: for a streaming call that was
+    /// started detached.
+    pub(crate) fn go_alone(&mut self) {
         self.allow(u64::MAX);
         self.keeps = false;
-        self
+        let sent = self.unacked.drain(..std::mem::take(&mut self.sent));
+        if sent.last().is_some_and(|chunk| chunk.is_end) {
+            self.end = Sending::Acknowledged;
+        }
     }
 
     /// Puts what the record is of into the first chunk.

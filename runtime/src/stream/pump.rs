@@ -174,7 +174,7 @@ impl Pump {
                     self.alive(false).await?;
                     let silence = self.end.silence();
                     if silence > self.silence_max {
-                        self.end.reset(ResetCode::Silent, format_args!("the peer was silent for {silence:.0?}"));
+                        self.end.lose_peer(format_args!("the peer was silent for {silence:.0?}"));
                     }
                     // A keep-alive of ours was to be answered by now.
                     let expected = if self.end.is_busy() { 3 * ALIVE_BUSY } else { ALIVE_IDLE + 2 * ALIVE_BUSY };

@@ -101,7 +101,10 @@ async fn a_reset_is_no_end_at_either_side() -> anyhow::Result<()> {
     let mut stream = bench.measure().await?;
     stream.write_all(b"half of it").await?;
     drop(stream);
-    driver.events.happened("broken: the stream was reset (Cancelled): dropped before its end").await;
+    driver
+        .events
+        .happened("broken: the stream was reset (Cancelled): dropped before its end")
+        .await;
     // By the driver, which goes away without reading.
     let mut stream = bench.stall().await?;
     driver.release.add_permits(1);
@@ -195,5 +198,40 @@ async fn two_drivers_of_one_uuid_are_refused_at_the_start() -> anyhow::Result<()
     let gone = lab.bench(&client).count().await.unwrap_err();
     assert!(matches!(gone, CallError::NoDriver { .. }), "{gone}");
     client.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_detached_streaming_call_is_read_by_its_own_caller_however_fast_it_is()
+-> anyhow::Result<()> {
+    let (_lab, _, exporter, bench) = bench().await?;
+    let args = rmp_serde::to_vec(&(400_000_u64,))?.into();
+    let form = bus_schema::message::Form::Typed;
+    let mut started = bench.invoke().start("numbers", form, args, None, true).await?;
+    for number in 0..400_000_u64 {
+        let item = started.items.next().await.expect("not the end")?;
+        assert_eq!(rmp_serde::from_slice::<u64>(&item)?, number);
+    }
+    assert!(started.items.next().await.is_none());
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_detached_streaming_call_goes_on_when_its_caller_has_left() -> anyhow::Result<()> {
+    let (lab, _, exporter, bench) = bench().await?;
+    let args = rmp_serde::to_vec(&(400_000_u64,))?.into();
+    let form = bus_schema::message::Form::Typed;
+    let mut started = bench.invoke().start("numbers", form, args, None, true).await?;
+    started.items.next().await.expect("not the end")?;
+    let id = started.id;
+    drop(started);
+    let mut late = lab.client("bob").await?.attach(&"alice".parse()?, id, true).await?;
+    for number in 0..400_000_u64 {
+        let item = late.next().await.expect("not the end")?;
+        assert_eq!(rmp_serde::from_slice::<u64>(&item)?, number);
+    }
+    assert!(late.next().await.is_none());
+    exporter.shutdown(GRACE).await?;
     Ok(())
 }

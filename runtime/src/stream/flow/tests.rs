@@ -273,3 +273,20 @@ fn what_a_peer_may_not_do_is_noticed() {
     let ack = Ack { received: 1, limit: 10, ..Ack::default() };
     assert_eq!(flow().on_ack(ack), Err(Violation::UnsentAcknowledged));
 }
+
+#[test]
+fn a_detached_flow_whose_peer_is_gone_sends_everything_once_more_than_credit_allows() {
+    let mut flow = Flow::new(0, 4);
+    assert_eq!(flow.write(b"ab"), 2);
+    let first = flow.next_chunk().unwrap();
+    for two in [b"cd", b"ef", b"gh"] {
+        assert_eq!(flow.write(two), 2);
+    }
+    flow.finish(None, None);
+    flow.go_alone();
+    let mut sent = vec![first.message];
+    sent.extend(std::iter::from_fn(|| flow.next_chunk()).map(|chunk| chunk.message));
+    let bytes = sent.iter().flat_map(|message| Data::decode(message).unwrap().data.to_vec());
+    assert_eq!(bytes.collect::<Vec<_>>(), b"abcdefgh");
+    assert!(flow.is_acknowledged());
+}
