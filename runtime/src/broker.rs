@@ -327,7 +327,8 @@ fn write_private(path: &Path, text: &str) -> Result<(), BrokerError> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(at(path))
 }
 
-/// Pings twice as often as the clients' own check, so that both sides notice a dead peer alike.
+/// JetStream reserves what a stream may take at most, and every test of a process has streams of
+/// its own: so the store's limit is none. Pings twice as often as the clients' own check, so that both sides notice a dead peer alike.
 fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, BrokerError> {
     let port = port.map_or(-1, i32::from);
     let store = quoted(store)?;
@@ -337,7 +338,7 @@ fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, 
 authorization {{ include \"token.conf\" }}
 ping_interval: \"10s\"
 ping_max: 2
-jetstream {{ store_dir: {store} }}
+jetstream {{ store_dir: {store}, max_file_store: 1TB }}
 ports_file_dir: {ports}
 pid_file: {pid}
 log_file: {log}

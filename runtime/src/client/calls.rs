@@ -142,7 +142,7 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 /// answered, asked about, or lost.
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
-    let mut connects = 0;
+    let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
     let mut connected_at = Instant::now();
     loop {
         tokio::select! {

@@ -174,6 +174,8 @@ impl DriverRef {
             inner.control().connected().await;
             guard.sent(answers.letters());
             loop {
+                // The message tells its age, so it is not made until it can go.
+                inner.control().connected().await;
                 let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
                 let message = make(Timing {
                     attempt,
@@ -186,8 +188,12 @@ impl DriverRef {
                 match answers.letter().await {
                     Letter::Answer(answer) if answer.is_no_responders() => {
                         // Refused at once; but after an outage the exporter may be a moment later.
-                        if attempt == 0 || began.elapsed() > limit {
+                        if attempt == 0 {
                             return Err(CallError::NoDriver { address: self.shown() });
+                        }
+                        if began.elapsed() > limit {
+                            let why = "nobody listens for it any more";
+                            return Err(CallError::Lost { address: self.shown(), why });
                         }
                         tokio::time::sleep(NOT_YET).await;
                     }
