@@ -4,3 +4,4 @@
 mod example;
 mod open_calls;
 mod record;
+mod second_client;
