@@ -10,9 +10,7 @@ use crate::{
     Kind, Method, MethodName, Path, Presence, Root, Selector, Session, StreamId, Target,
     TreeRecord, Type, Value, Variant,
     codec::{self, Message},
-    message::{
-        Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told,
-    },
+    message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox},
 };
 
@@ -170,11 +168,8 @@ fn field(name: &str, ty: Type) -> Field {
 
 /// One of each type.
 fn types() -> Vec<Type> {
-    let variant = |name: &str, carries| Variant {
-        name: name.to_owned(),
-        help: String::new(),
-        carries,
-    };
+    let variant =
+        |name: &str, carries| Variant { name: name.to_owned(), help: String::new(), carries };
     vec![
         Type::Unit,
         Type::Bool,

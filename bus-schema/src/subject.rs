@@ -560,7 +560,8 @@ mod tests {
         }
         let verb = FromClient::read(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
         assert_eq!(verb, Err(SubjectError::Verb));
-        let speaker = FromClient::speaker(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
+        let speaker =
+            FromClient::speaker(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
         assert_eq!(speaker.unwrap().as_str(), "alice");
     }
 
