@@ -1,5 +1,6 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+pub mod floor;
 mod options;
 mod streams;
 

@@ -16,6 +16,7 @@ pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
 mod client;
+mod config;
 mod exporter;
 mod local;
 mod node;
@@ -28,7 +29,11 @@ pub use broker::{
     Unusable, Version,
 };
 pub use bus::BusError;
+pub use bus::floor;
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use config::{
+    BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
+};
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};

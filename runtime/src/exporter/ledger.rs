@@ -79,7 +79,11 @@ struct Entry {
 
 #[derive(Debug)]
 enum EntryState {
-    Queued { since: Duration, deadline: Duration, cancel: CancellationToken },
+    Queued {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+    },
     Running {
         since: Duration,
         deadline: Duration,
@@ -87,7 +91,11 @@ enum EntryState {
         /// What the caller was told, of a stream or streaming call that is open.
         opened: Option<Answer>,
     },
-    Ended { answer: Option<Answer>, bytes: usize, until: Duration },
+    Ended {
+        answer: Option<Answer>,
+        bytes: usize,
+        until: Duration,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -153,13 +161,14 @@ impl Ledger {
         session.used = now;
         if call.done_below > session.floor {
             session.floor = call.done_below;
-            let kept = session.calls.split_off(&call.done_below);
-            for (counter, entry) in std::mem::replace(&mut session.calls, kept) {
+            let done = session.calls.range(..call.done_below);
+            // One whose opening was answered lives as long as its stream does.
+            let open =
+                |entry: &Entry| matches!(entry.state, EntryState::Running { opened: Some(_), .. });
+            let done: Vec<u64> =
+                done.filter(|(_, e)| !open(e)).map(|(counter, _)| *counter).collect();
+            for entry in done.iter().filter_map(|counter| session.calls.remove(counter)) {
                 match entry.state {
-                    // Its opening was answered. It lives as long as its stream does.
-                    EntryState::Running { opened: Some(_), .. } => {
-                        session.calls.insert(counter, entry);
-                    }
                     EntryState::Ended { bytes, .. } => {
                         self.ended -= 1;
                         self.ended_bytes -= bytes;
