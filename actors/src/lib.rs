@@ -10,12 +10,14 @@
 #![deny(missing_docs)]
 
 mod composite;
+mod kinds;
 mod network;
 mod power;
 mod process;
 mod shell;
 
 pub use composite::Composite;
+pub use kinds::kinds;
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
@@ -33,4 +35,7 @@ pub use power::{
         ProcessPower, ProcessPowerBlocking, ProcessPowerClient, ProcessPowerConfig, ProcessStatus,
     },
 };
-pub use shell::{Script, Shell, ShellBlocking, ShellClient, ShellConfig, ShellOutput};
+pub use shell::{
+    Script, Scripts, ScriptsBlocking, ScriptsClient, ScriptsInterface, Shell, ShellConfig,
+    ShellOutput,
+};

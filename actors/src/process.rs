@@ -185,7 +185,11 @@ pub(crate) fn how(status: ExitStatus) -> String {
 /// # Errors
 ///
 /// A fault that holds its output if it failed, or took longer than `limit`; it is killed then.
-pub(crate) async fn run(words: &[String], command: Command, limit: Duration) -> Result<Vec<u8>, Fault> {
+pub(crate) async fn run(
+    words: &[String],
+    command: Command,
+    limit: Duration,
+) -> Result<Vec<u8>, Fault> {
     let shown = words.join(" ");
     let mut command = command;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -10,8 +10,9 @@ use std::{
 };
 
 use bus_schema::{
-    Args, Describe, Failure, Fault, FaultKind, Field, Interface, Kind, Method, MethodName, RawContext,
-    RawItems, RawPipe, Refusal, RefusalCode, Serve, Serving, Value, interface, refuse_method,
+    Args, Describe, Failure, Fault, FaultKind, Field, Interface, Kind, Method, MethodName,
+    RawContext, RawItems, RawPipe, Refusal, RefusalCode, Serve, Serving, Value, interface,
+    refuse_method,
 };
 use bytes::Bytes;
 use runtime::{Context, Items};
@@ -75,36 +76,28 @@ pub struct ShellOutput {
     pub exit_code: Option<i64>,
 }
 
-// The trait of what every shell driver has. That of the configuration comes on top.
-mod fixed {
-    use super::*;
+/// Runs configured scripts.
+#[interface(name = "shell")]
+pub trait Scripts {
+    /// The names of the configured methods.
+    #[method(concurrent)]
+    async fn get_methods(&self) -> Vec<String>;
 
-    /// Runs configured scripts.
-    #[interface(name = "shell")]
-    pub trait Shell {
-        /// The names of the configured methods.
-        #[method(concurrent)]
-        async fn get_methods(&self) -> Vec<String>;
-
-        /// Runs a configured method by its name.
-        async fn call_method(
-            &self,
-            cx: &Context,
-            /// One of `get_methods`.
-            method: String,
-            /// Variables for its environment.
-            #[default(BTreeMap::new())]
-            env: BTreeMap<String, String>,
-            /// Its arguments: `$1` and so on.
-            #[default(Vec::new())]
-            args: Vec<String>,
-            items: Items<ShellOutput>,
-        ) -> Result<(), Fault>;
-    }
+    /// Runs a configured method by its name.
+    async fn call_method(
+        &self,
+        cx: &Context,
+        /// One of `get_methods`.
+        method: String,
+        /// Variables for its environment.
+        #[default(BTreeMap::new())]
+        env: BTreeMap<String, String>,
+        /// Its arguments: `$1` and so on.
+        #[default(Vec::new())]
+        args: Vec<String>,
+        items: Items<ShellOutput>,
+    ) -> Result<(), Fault>;
 }
-
-pub use fixed::{ShellBlocking, ShellClient};
-use fixed::ShellInterface;
 
 impl Shell {
     /// One with these methods.
@@ -119,13 +112,15 @@ impl Shell {
             name.parse::<MethodName>().map_err(|error| {
                 Fault::argument(format_args!("{name:?} is no name of a method: {error}"))
             })?;
-            if ShellInterface::METHODS.contains(&name.as_str()) {
+            if ScriptsInterface::METHODS.contains(&name.as_str()) {
                 let text = format!("every shell driver has a method {name:?}: use another name");
                 return Err(Fault::argument(text));
             }
         }
-        let mut interface = Interface::clone(&ShellInterface::describe());
-        interface.methods.extend(config.methods.iter().map(|(name, script)| describe(name, script)));
+        let mut interface = Interface::clone(&ScriptsInterface::describe());
+        interface
+            .methods
+            .extend(config.methods.iter().map(|(name, script)| describe(name, script)));
         Ok(Self { config, interface: Arc::new(interface) })
     }
 
@@ -238,8 +233,19 @@ fn code(status: ExitStatus) -> i64 {
 /// somebody else.
 fn refuse_env(env: &BTreeMap<String, String>) -> Result<(), String> {
     const REFUSED: [&str; 13] = [
-        "PATH", "HOME", "IFS", "ENV", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "PS4", "PROMPT_COMMAND",
-        "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "KUBECONFIG",
+        "PATH",
+        "HOME",
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "BASHOPTS",
+        "SHELLOPTS",
+        "PS4",
+        "PROMPT_COMMAND",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "PYTHONHOME",
+        "KUBECONFIG",
     ];
     const REFUSED_BEGINNINGS: [&str; 3] = ["LD_", "DYLD_", "BASH_FUNC_"];
     for (name, value) in env {
@@ -287,7 +293,12 @@ fn describe(name: &str, script: &Script) -> Method {
         help: script.description.clone(),
         params: vec![
             param("env", "Variables for its environment.", env, Value::Map(Vec::new())),
-            param("args", "Its arguments: `$1` and so on.", Vec::<String>::describe(), Value::List(Vec::new())),
+            param(
+                "args",
+                "Its arguments: `$1` and so on.",
+                Vec::<String>::describe(),
+                Value::List(Vec::new()),
+            ),
         ],
         result: ShellOutput::describe(),
         concurrent: false,
@@ -296,7 +307,7 @@ fn describe(name: &str, script: &Script) -> Method {
     }
 }
 
-impl fixed::Shell for Shell {
+impl Scripts for Shell {
     async fn get_methods(&self) -> Vec<String> {
         self.config.methods.keys().cloned().collect()
     }
@@ -326,7 +337,7 @@ impl Serve for Shell {
     }
 
     fn call(self: Arc<Self>, cx: RawContext, method: &str, args: Args) -> Serving<Vec<u8>> {
-        ShellInterface::call(self, cx, method, args)
+        ScriptsInterface::call(self, cx, method, args)
     }
 
     fn streaming_call(
@@ -337,7 +348,7 @@ impl Serve for Shell {
         items: RawItems,
     ) -> Serving<()> {
         if !self.config.methods.contains_key(method) {
-            return ShellInterface::streaming_call(self, cx, method, args, items);
+            return ScriptsInterface::streaming_call(self, cx, method, args, items);
         }
         let method = method.to_owned();
         Box::pin(async move { self.configured(cx, &method, &args, items).await })
@@ -366,8 +377,7 @@ impl Shell {
         let env = reader.take_or(BTreeMap::new)?;
         let args: Vec<String> = reader.take_or(Vec::new)?;
         reader.finish()?;
-        check(&env, &args)
-            .map_err(|problem| Refusal::new(RefusalCode::BadArguments, problem))?;
+        check(&env, &args).map_err(|problem| Refusal::new(RefusalCode::BadArguments, problem))?;
         let (cx, items) = (Context::try_from(cx)?, Items::try_from(items)?);
         let order = Order { method: name, script, env: &env, args: &args };
         Ok(self.run(&cx, &order, &items).await?)
@@ -386,7 +396,9 @@ mod tests {
     #[test]
     fn what_could_change_what_is_run_is_refused() {
         let refused = |name: &str| refuse_env(&[(name.to_owned(), String::new())].into()).is_err();
-        for name in ["PATH", "LD_PRELOAD", "BASH_ENV", "BASH_FUNC_ls%%", "HOME", "", "1A", "A-B", "A=B"] {
+        for name in
+            ["PATH", "LD_PRELOAD", "BASH_ENV", "BASH_FUNC_ls%%", "HOME", "", "1A", "A-B", "A=B"]
+        {
             assert!(refused(name), "{name}");
         }
         for name in ["BOARD", "_x1", "LDX", "MYPATH"] {

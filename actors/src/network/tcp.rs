@@ -7,7 +7,10 @@ use runtime::ByteStream;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-use super::{Network, NetworkInterface, address, carry, connect_timeout, connected, enabled, host_port, named};
+use super::{
+    Network, NetworkInterface, address, carry, connect_timeout, connected, enabled, host_port,
+    named,
+};
 
 /// Connects to a TCP service.
 #[derive(Debug)]

@@ -13,7 +13,9 @@ use tokio::{
     net::{UdpSocket, lookup_host},
 };
 
-use super::{Network, NetworkInterface, address, connect_timeout, connected, enabled, host_port, named};
+use super::{
+    Network, NetworkInterface, address, connect_timeout, connected, enabled, host_port, named,
+};
 
 /// Most that one datagram carries over IPv4: 65,535 without the headers of IP and UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -88,7 +90,8 @@ impl Network for UdpNetwork {
                 output.write_all(&buf[..received]).await?;
             }
         };
-        let ended: io::Result<()> = tokio::select! { ended = send => ended, ended = receive => ended };
+        let ended: io::Result<()> =
+            tokio::select! { ended = send => ended, ended = receive => ended };
         ended.map_err(|error| named(&self.service(), "lost the connection to", error))
     }
 

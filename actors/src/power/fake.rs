@@ -108,9 +108,7 @@ impl Power for FakePower {
         tick.tick().await;
         loop {
             let reading = match *is_on.borrow_and_update() {
-                true => {
-                    PowerReading { voltage: self.config.voltage, current: self.config.current }
-                }
+                true => PowerReading { voltage: self.config.voltage, current: self.config.current },
                 false => PowerReading { voltage: 0.0, current: 0.0 },
             };
             items.send(reading).await?;

@@ -79,7 +79,8 @@ mod tests {
             description: "Lists.".to_owned(),
         };
         for timeout in ["300", "\"5m\""] {
-            let json = format!(r#"{{"command": "ls", "timeout": {timeout}, "description": "Lists."}}"#);
+            let json =
+                format!(r#"{{"command": "ls", "timeout": {timeout}, "description": "Lists."}}"#);
             assert_eq!(script(&json), Ok(long.clone()), "{json}");
         }
         assert_eq!(script(r#"{"command": "ls"}"#), Ok(Script::new("ls")));
