@@ -103,7 +103,9 @@ impl Group {
     fn kill(&mut self) {
         self.signal(Signal::KILL);
         if let (Reach::Session, Some(id)) = (self.reach, self.id) {
-            session(id).for_each(|member| drop(kill_process(member, Signal::KILL)));
+            for member in session(id) {
+                let _ = kill_process(member, Signal::KILL); // it may have ended meanwhile
+            }
         }
         let _ = self.child.start_kill(); // it may not have made its group yet; or it has ended
         self.id = None;

@@ -143,7 +143,10 @@ impl ProcessPower {
         if let Some(cwd) = &self.config.cwd {
             command.current_dir(cwd);
         }
-        command.env("TERM", "vt100").envs(&self.config.env);
+        if self.terminal.is_some() {
+            command.env("TERM", "vt100"); // that of the exporter, if any, is another terminal's
+        }
+        command.envs(&self.config.env);
         let started = self.spawn(command).map_err(|error| not_started(&words.join(" "), &error))?;
         let pid = started.group.id();
         self.status.send_replace(ProcessStatus { running: true, pid, died: None });
