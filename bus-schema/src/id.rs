@@ -21,9 +21,8 @@ impl IdError {
     }
 }
 
-/// The UUID of a driver, written in lower case with dashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The UUID of a driver, written in lower case with dashes, in subjects and in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DriverId(Uuid);
 
 impl DriverId {
@@ -69,6 +68,19 @@ impl FromStr for DriverId {
             true => Ok(Self(uuid)),
             false => Err(IdError::new("driver id (UUID in lower case with dashes)", text)),
         }
+    }
+}
+
+impl Serialize for DriverId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DriverId {
+    fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -154,6 +154,13 @@ impl FromClient {
         Ok(Self { client, exporter, to })
     }
 
+    /// Who speaks on a subject whose [verb](SubjectError::Verb) means nothing here.
+    pub fn speaker(root: &Root, subject: &str) -> Option<ClientName> {
+        let rest = subject.strip_prefix(root.as_str())?.strip_prefix('.')?;
+        let rest = rest.strip_prefix(VERSION)?.strip_prefix(".c.")?;
+        rest.split('.').next()?.parse().ok()
+    }
+
     /// The wildcard that the actor of `driver` subscribes to: all clients, verbs and methods.
     pub fn driver_wildcard(root: &Root, exporter: &ExporterName, driver: DriverId) -> String {
         format!("{root}.{VERSION}.c.*.*.{exporter}.{driver}.*")
@@ -553,6 +560,9 @@ mod tests {
         }
         let verb = FromClient::read(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
         assert_eq!(verb, Err(SubjectError::Verb));
+        let speaker =
+            FromClient::speaker(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
+        assert_eq!(speaker.unwrap().as_str(), "alice");
     }
 
     #[test]

@@ -425,10 +425,14 @@ fn parse_timestamp(text: &str) -> Option<Duration> {
     humantime::parse_rfc3339(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
 
-/// Writes RFC 3339. Years past 9999, which it cannot say, become the last moment that it can.
+/// Writes RFC 3339 with as many digits of a second as it takes to be exact. Years past 9999, which
+/// it cannot say, become the last moment that it can.
 fn show_timestamp(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
-    humantime::format_rfc3339(time.min(SystemTime::UNIX_EPOCH + LAST)).to_string()
+    let nanos = humantime::format_rfc3339_nanos(time.min(SystemTime::UNIX_EPOCH + LAST));
+    let text = nanos.to_string();
+    let shortest = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    format!("{shortest}Z")
 }
 
 impl Serialize for Value {

@@ -1,1 +1,2 @@
 //! The CLI.
+pub mod bench;

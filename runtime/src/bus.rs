@@ -1,5 +1,7 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+pub mod floor;
+mod options;
 mod streams;
 
 use std::{
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use self::streams::{check_streams, make_streams};
+use self::streams::{check_streams, make_streams};
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
 /// a full channel by `try_send`), so nothing is based on them.
@@ -46,6 +48,9 @@ pub enum BusError {
         /// What async-nats says.
         source: async_nats::ConnectError,
     },
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] crate::SettingsError),
     /// The connection was closed for good.
     #[error("the connection to the broker is closed")]
     Closed,
@@ -110,14 +115,12 @@ impl Subscription {
 }
 
 impl Conn {
-    /// Connects. `server` is for the error's text.
-    pub(crate) async fn connect(server: &str, options: ConnectOptions) -> Result<Self, BusError> {
-        let addresses: Vec<_> = server.split(',').map(str::trim).collect();
-        let nats = options
-            .subscription_capacity(SUBSCRIPTION_CAPACITY)
-            .connect(addresses)
+    /// Connects to the first of `servers` that lets us.
+    async fn connect(servers: &[String], options: ConnectOptions) -> Result<Self, BusError> {
+        let connecting = options.subscription_capacity(SUBSCRIPTION_CAPACITY).connect(servers);
+        let nats = connecting
             .await
-            .map_err(|source| BusError::Connect { server: server.to_owned(), source })?;
+            .map_err(|source| BusError::Connect { server: servers.join(", "), source })?;
         Ok(Self { nats })
     }
 
@@ -279,17 +282,28 @@ impl Bus {
 impl crate::Settings {
     /// Opens a connection that says `name` of itself.
     pub(crate) async fn connect(&self, name: &str) -> Result<Conn, BusError> {
-        let options = match &self.auth {
-            crate::Auth::None => ConnectOptions::new(),
-            crate::Auth::Token(token) => ConnectOptions::new().token(token.expose().to_owned()),
-        };
-        let options = options
-            .name(name)
-            .ping_interval(Duration::from_secs(10))
-            .max_reconnects(None)
-            .reconnect_delay_callback(|attempt| {
-                (Duration::from_millis(50) * attempt as u32).min(Duration::from_secs(2))
-            });
-        Conn::connect(&self.servers.join(","), options).await
+        Conn::connect(&self.servers, self.options()?.name(name)).await
+    }
+
+    /// Makes the JetStream streams of `root`, or finds them as they must be: what a deployment
+    /// does once, and a private broker at every start.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unfit`] if the broker has no JetStream, or a stream is another's.
+    pub async fn make_streams(&self, root: &bus_schema::Root) -> Result<(), BusError> {
+        make_streams(self, root).await
+    }
+
+    /// What is wrong with the JetStream streams of `root`, a line each; none if all is well.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError`] if the broker cannot be asked.
+    pub async fn check_streams(&self, root: &bus_schema::Root) -> Result<Vec<String>, BusError> {
+        let conn = self.connect("jmp-bus doctor").await?;
+        let problems = check_streams(&conn, root).await;
+        conn.close().await;
+        problems
     }
 }

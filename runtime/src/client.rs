@@ -1,5 +1,6 @@
 //! A client: who uses drivers.
 
+mod attach;
 mod calls;
 mod driver;
 mod error;
@@ -23,6 +24,7 @@ use tokio_util::{
 use self::calls::Calls;
 pub(crate) use self::mailroom::Mailroom;
 pub use self::{
+    attach::Attached,
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},

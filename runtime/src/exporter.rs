@@ -158,7 +158,7 @@ impl Exporter {
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
         let ExporterConfig { name, root, labels, node, state_dir } = config;
         let tree = Tree::of(&name, &labels, node)?;
-        let marker = state_dir.map(|dir| mark(dir)).transpose()?;
+        let marker = state_dir.map(mark).transpose()?;
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
         let bulk = bus.bulk().await?.clone();
         let stop = CancellationToken::new();

@@ -2,7 +2,7 @@
 //!
 //! | You want to…                              | Start at |
 //! |-------------------------------------------|----------|
-//! | try a driver in a test                    | [`serve`] |
+//! | try a driver in a test                    | [`serve`], [`blocking::serve`] |
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
 //! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
@@ -12,12 +12,15 @@
 
 #![deny(missing_docs)]
 
+pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
 mod client;
+mod config;
 mod exporter;
 mod local;
 mod node;
+mod registry;
 mod settings;
 mod stream;
 
@@ -26,11 +29,18 @@ pub use broker::{
     Unusable, Version,
 };
 pub use bus::BusError;
-pub use client::{CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use bus::floor;
+pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use config::{
+    BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
+};
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
-pub use settings::{Auth, Secret, Settings};
+pub use registry::{Change, Found, Registry, Watch, Why};
+pub use settings::{
+    Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
+};
 pub use stream::{ByteStream, ItemError, Items, StreamError};
 
 /// The name of this host, for records that people read.

@@ -28,7 +28,7 @@ pub async fn serve(
     let broker = LocalBroker::shared().await?;
     let root: Root = format!("t{:016x}", random()).parse()?;
     let settings = broker.connect_settings();
-    crate::bus::make_streams(&settings, &root).await?;
+    settings.make_streams(&root).await?;
     let name: ExporterName = "local".parse()?;
     let config =
         ExporterConfig { root: root.clone(), ..ExporterConfig::new(name.clone(), node.into()) };

@@ -93,3 +93,12 @@ impl fmt::Debug for Node {
             .finish_non_exhaustive()
     }
 }
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver { kind, .. } => f.debug_tuple("Driver").field(kind).finish(),
+            Self::Alias(path) => f.debug_tuple("Alias").field(path).finish(),
+        }
+    }
+}

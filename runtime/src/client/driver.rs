@@ -1,6 +1,6 @@
 //! A driver as a client sees it, and the calls it takes.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, time::Duration};
 
 use bus_schema::{
     Address, DriverId, ExporterName, Invoke, Outgoing, codec,
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     CallError, Client, ItemStream,
     calls::{CallGuard, Calls, News},
-    mailroom::PostBox,
+    mailroom::Letter,
     parts::LargeArgs,
 };
 use crate::{bus::Incoming, stream::ByteStream};
@@ -32,11 +32,6 @@ pub(super) struct Timing {
     pub(super) age_ms: u64,
     pub(super) deadline_ms: u64,
     pub(super) done_below: u64,
-}
-
-enum Next {
-    Answer(Incoming),
-    News(News),
 }
 
 /// One driver, by address. Cheap to clone; nothing is asked of anybody to make one.
@@ -176,7 +171,7 @@ impl DriverRef {
         let mut attempt = 0;
         let outcome = async {
             inner.control().connected().await;
-            let mut news = guard.sent();
+            guard.sent(answers.letters());
             loop {
                 let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
                 let message = make(Timing {
@@ -187,17 +182,17 @@ impl DriverRef {
                 });
                 inner.control().request(subject.clone(), answers.subject.clone(), message).await?;
                 sent = true;
-                match self.next(&mut answers, &mut news).await {
-                    Next::Answer(answer) if answer.is_no_responders() => {
+                match answers.letter().await {
+                    Letter::Answer(answer) if answer.is_no_responders() => {
                         // Refused at once; but after an outage the exporter may be a moment later.
                         if attempt == 0 || began.elapsed() > limit {
                             return Err(CallError::NoDriver { address: self.shown() });
                         }
                         tokio::time::sleep(NOT_YET).await;
                     }
-                    Next::Answer(answer) => return Ok(answer),
-                    Next::News(News::Unseen) => {}
-                    Next::News(News::Lost(why)) => {
+                    Letter::Answer(answer) => return Ok(answer),
+                    Letter::News(News::Unseen) => {}
+                    Letter::News(News::Lost(why)) => {
                         return Err(CallError::Lost { address: self.shown(), why });
                     }
                 }
@@ -215,18 +210,6 @@ impl DriverRef {
                 Err(error)
             }
             Err(_elapsed) => Err(CallError::TimedOut { address: self.shown(), limit, sent }),
-        }
-    }
-
-    async fn next(
-        &self,
-        answers: &mut PostBox,
-        news: &mut tokio::sync::mpsc::Receiver<News>,
-    ) -> Next {
-        tokio::select! {
-            biased;
-            answer = answers.next() => Next::Answer(answer),
-            Some(news) = news.recv() => Next::News(news),
         }
     }
 
@@ -279,11 +262,9 @@ impl Invoke for DriverRef {
         Ok(ItemStream::new(started.items))
     }
 
-    fn stream(&self, out: Outgoing) -> impl Future<Output = Result<ByteStream, CallError>> + Send {
-        async move {
-            let args = out.args.map_err(CallError::Unsendable)?;
-            self.open_stream(out.method, Form::Typed, args, out.deadline).await
-        }
+    async fn stream(&self, out: Outgoing) -> Result<ByteStream, CallError> {
+        let args = out.args.map_err(CallError::Unsendable)?;
+        self.open_stream(out.method, Form::Typed, args, out.deadline).await
     }
 }
 

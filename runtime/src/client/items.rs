@@ -54,7 +54,7 @@ impl Unframer {
             [0xc4, len, ..] => (2, usize::from(len)),
             [0xc6, a, b, c, d, ..] => (5, u32::from_be_bytes([a, b, c, d]) as usize),
             [0xc5, a, b, ..] => (3, usize::from(u16::from_be_bytes([a, b]))),
-            [0xc4 | 0xc5 | 0xc6, ..] => return Ok(None), // the head itself is cut
+            [0xc4..=0xc6, ..] => return Ok(None), // the head itself is cut
             [other, ..] => {
                 return Err(format!("an item begins with {other:#04x}, not with a bin head"));
             }

@@ -1,20 +1,23 @@
 //! The post of a client: answers to whoever waits for them, stream messages to their streams.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bus_schema::{
     ExporterName, StreamId,
-    subject::{FromExporter, Streams, To},
+    subject::{ExporterVerb, FromExporter, Streams, To},
 };
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
-use super::{CallError, Inner};
-use crate::bus::{BusError, Conn, Incoming, Subscription, random};
+use super::{CallError, Inner, calls::News};
+use crate::{
+    bus::{BusError, Conn, Incoming, Subscription, random},
+    stream::{Heard, no_stream},
+};
 
 /// Who waits for which answer. Tokens are fresh and random: a guessable one can be forged.
 #[derive(Clone, Default)]
@@ -30,7 +33,35 @@ struct Boxes {
 struct Box_ {
     /// Answers of JetStream carry its headers; elsewhere they are a forgery.
     from_jetstream: bool,
-    sender: mpsc::Sender<Incoming>,
+    letters: Arc<Letters>,
+}
+
+/// What has come to a box. Made for every call, so it allocates little: a channel's first block
+/// alone is several KiB.
+pub(crate) struct Letters {
+    queue: Mutex<VecDeque<Letter>>,
+    capacity: usize,
+    came: Notify,
+}
+
+/// What comes to a box.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// An answer to the request.
+    Answer(Incoming),
+    /// What asking about the call found out.
+    News(News),
+}
+
+impl Letters {
+    /// Puts a letter in; `None` if the box is full: a repeat of what is there already.
+    pub(crate) fn push(&self, letter: Letter) -> Option<()> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        (queue.len() < self.capacity).then(|| queue.push_back(letter))?;
+        drop(queue);
+        self.came.notify_one();
+        Some(())
+    }
 }
 
 /// A reply subject and what comes to it. Dropping it gives the subject up.
@@ -38,13 +69,36 @@ pub(crate) struct PostBox {
     mailroom: Mailroom,
     token: u64,
     pub(crate) subject: String,
-    receiver: mpsc::Receiver<Incoming>,
+    letters: Arc<Letters>,
 }
 
 impl PostBox {
     /// The next answer. Cancel safe.
     pub(crate) async fn next(&mut self) -> Incoming {
-        self.receiver.recv().await.expect("the mailroom keeps the sender until this is dropped")
+        loop {
+            if let Letter::Answer(answer) = self.letter().await {
+                return answer;
+            }
+        }
+    }
+
+    /// The next answer or news. Cancel safe.
+    pub(crate) async fn letter(&mut self) -> Letter {
+        loop {
+            let letter = {
+                let mut queue = self.letters.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.pop_front()
+            };
+            match letter {
+                Some(letter) => return letter,
+                None => self.letters.came.notified().await,
+            }
+        }
+    }
+
+    /// Where news of the call go.
+    pub(crate) fn letters(&self) -> Arc<Letters> {
+        self.letters.clone()
     }
 }
 
@@ -73,7 +127,7 @@ impl Mailroom {
 impl Inner {
     /// A fresh reply subject.
     pub(crate) fn post_box(&self) -> PostBox {
-        self.new_box(1, false)
+        self.new_box(2, false)
     }
 
     /// A fresh reply subject for up to `answers` answers of JetStream.
@@ -82,14 +136,16 @@ impl Inner {
     }
 
     fn new_box(&self, capacity: usize, from_jetstream: bool) -> PostBox {
-        let (sender, receiver) = mpsc::channel(capacity);
+        let queue = Mutex::default();
+        let letters = Arc::new(Letters { queue, capacity, came: Notify::new() });
         let token = random();
-        self.mailroom.lock().answers.insert(token, Box_ { from_jetstream, sender });
+        let entry = Box_ { from_jetstream, letters: letters.clone() };
+        self.mailroom.lock().answers.insert(token, entry);
         PostBox {
             mailroom: self.mailroom.clone(),
             token,
             subject: self.inbox.token(token),
-            receiver,
+            letters,
         }
     }
 
@@ -165,12 +221,12 @@ async fn read(
 
 fn on_answer(inner: &Inner, answer: Incoming) -> Option<()> {
     let token = inner.inbox.read(answer.subject())?;
-    let boxes = inner.mailroom.lock();
-    let waiting = boxes.answers.get(&token)?;
-    if answer.is_from_jetstream() && !waiting.from_jetstream {
-        return None;
-    }
-    waiting.sender.try_send(answer).ok() // full: a repeat of what is there already
+    let letters = {
+        let boxes = inner.mailroom.lock();
+        let waiting = boxes.answers.get(&token)?;
+        (waiting.from_jetstream || !answer.is_from_jetstream()).then(|| waiting.letters.clone())?
+    };
+    letters.push(Letter::Answer(answer))
 }
 
 /// A message of an open stream. Only the exporter that the stream was opened at is heard.
@@ -180,7 +236,12 @@ fn on_stream(inner: &Inner, message: Incoming) -> Option<()> {
     }
     match FromExporter::read(&inner.root, message.subject()).ok()? {
         FromExporter::Ctl(exporter, _, _, id) => {
-            inner.switchboard.control(id, exporter.as_str(), message.payload());
+            let heard = inner.switchboard.control(id, exporter.as_str(), message.payload());
+            if heard == Heard::NoStream {
+                let subject = inner.subject(&exporter, To::Stream(ExporterVerb::Ctl, id));
+                let control = inner.control().clone();
+                inner.tasks.spawn(async move { control.publish(subject, no_stream()).await });
+            }
         }
         FromExporter::Down(exporter, _, _, id) => {
             inner.switchboard.data(id, exporter.as_str(), message.payload());

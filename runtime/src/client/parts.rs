@@ -124,6 +124,7 @@ pub(crate) async fn speak(
         switchboard: inner.switchboard.clone(),
         stop: inner.stop.clone(),
         silence_max: SILENCE,
+        lingers: false,
         peer: Box::new(move || -> PeerWatch {
             Box::pin(super::open::watch_exporter(client.clone(), asked.clone()))
         }),

@@ -67,26 +67,37 @@ impl Context {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.0.blocking(work).await
+    }
+}
+
+impl Operation {
+    fn blocking<T, F>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = held;
             work()
         });
-        match done.await {
-            Ok(value) => value,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                // The runtime is going down and takes this future with it.
-                Err(_cancelled) => std::future::pending().await,
-            },
+        async move {
+            match done.await {
+                Ok(value) => value,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The runtime is going down and takes this future with it.
+                    Err(_cancelled) => std::future::pending().await,
+                },
+            }
         }
     }
 }
 
-impl bus_schema::Blocking for Context {
+impl bus_schema::Blocking for Operation {
     fn block(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let cx = self.clone();
-        Box::pin(async move { cx.blocking(work).await })
+        Box::pin(self.blocking(work))
     }
 }
 
@@ -100,7 +111,7 @@ impl Context {
     /// The context as generated code passes it on.
     pub(crate) fn raw(&self) -> RawContext {
         let any: Arc<dyn Any + Send + Sync> = self.0.clone();
-        RawContext::new(any, Arc::new(self.clone()))
+        RawContext::new(any, self.0.clone())
     }
 }
 

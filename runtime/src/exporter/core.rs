@@ -207,6 +207,7 @@ impl Core {
             switchboard: self.switchboard.clone(),
             stop: self.stop.clone(),
             silence_max,
+            lingers: true,
             // A client is not asked: it speaks by itself, or is silent too long.
             peer: Box::new(|| -> PeerWatch { Box::pin(std::future::pending()) }),
         }

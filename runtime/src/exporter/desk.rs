@@ -120,7 +120,7 @@ async fn answer(
     }
 }
 
-/// How calls are getting on. The answers of those that have ended are sent again.
+/// How calls are getting on. The answers of those that have one are sent again.
 async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId]) -> Bytes {
     let mut calls = Vec::with_capacity(ids.len().min(ASK_IDS_MAX));
     for id in ids.iter().take(ASK_IDS_MAX) {

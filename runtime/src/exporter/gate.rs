@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::{
     ClientName, Failure, Refusal, RefusalCode,
+    message::Form,
     subject::{DriverVerb, FromClient, Streams, SubjectError, To},
 };
 use tokio::time::Instant;
@@ -37,7 +38,8 @@ pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscri
 /// Who asked for what, and where the answer goes.
 struct Envelope {
     client: ClientName,
-    verb: DriverVerb,
+    /// None is a verb of a newer version, which deserves an answer.
+    verb: Option<DriverVerb>,
     method: Box<str>,
     reply_to: Arc<str>,
 }
@@ -65,16 +67,18 @@ fn open(core: &Core, slot: &Slot, message: &Incoming) -> Option<Envelope> {
     }
     let (client, verb, method) = match FromClient::read(&core.root, message.subject()) {
         Ok(FromClient { client, to: To::Driver(verb, id, method), .. }) if id == slot.id => {
-            (client, verb, method)
+            (client, Some(verb), method.as_str().into())
         }
-        // A verb of a newer version deserves an answer; anything else is no subject of ours.
-        Err(SubjectError::Verb) | Ok(_) | Err(SubjectError::Foreign) => return None,
+        Err(SubjectError::Verb) => {
+            (FromClient::speaker(&core.root, message.subject())?, None, "".into())
+        }
+        Ok(_) | Err(SubjectError::Foreign) => return None,
     };
     if !core.may_answer(&client, reply) {
         tracing::warn!(%client, reply, "dropped: the reply subject is not the client's");
         return None;
     }
-    Some(Envelope { client, verb, method: method.as_str().into(), reply_to: reply.into() })
+    Some(Envelope { client, verb, method, reply_to: reply.into() })
 }
 
 async fn let_in(
@@ -83,7 +87,13 @@ async fn let_in(
     envelope: &Envelope,
     message: Incoming,
 ) -> Result<(), (Voice, Refusal)> {
-    let asked = Asked::read(envelope.verb, message.into_payload())?;
+    let Some(verb) = envelope.verb else {
+        let known: Vec<_> = DriverVerb::ALL.iter().map(|verb| verb.as_str()).collect();
+        let text = format_args!("no such verb: there are {}", known.join(", "));
+        let refusal = Refusal::new(RefusalCode::UnknownVerb, text);
+        return Err((Voice::Message(Form::Typed), refusal));
+    };
+    let asked = Asked::read(verb, message.into_payload())?;
     let voice = asked.voice;
     let refuse = |refusal| (voice, refusal);
     let tenant = slot.tenant().map_err(refuse)?;

@@ -40,6 +40,9 @@ pub(crate) struct Arrival {
     pub(crate) reply_to: Arc<str>,
 }
 
+/// Where an answer goes once more; without one, it is no longer kept.
+pub(crate) type Again = (Arc<str>, Option<Answer>);
+
 /// What to do with it.
 #[derive(Debug)]
 pub(crate) enum Admission {
@@ -76,9 +79,23 @@ struct Entry {
 
 #[derive(Debug)]
 enum EntryState {
-    Queued { since: Duration, deadline: Duration, cancel: CancellationToken },
-    Running { since: Duration, deadline: Duration, cancel: CancellationToken },
-    Ended { answer: Option<Answer>, bytes: usize, until: Duration },
+    Queued {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+    },
+    Running {
+        since: Duration,
+        deadline: Duration,
+        cancel: CancellationToken,
+        /// What the caller was told, of a stream or streaming call that is open.
+        opened: Option<Answer>,
+    },
+    Ended {
+        answer: Option<Answer>,
+        bytes: usize,
+        until: Duration,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -144,8 +161,13 @@ impl Ledger {
         session.used = now;
         if call.done_below > session.floor {
             session.floor = call.done_below;
-            let kept = session.calls.split_off(&call.done_below);
-            for (_, entry) in std::mem::replace(&mut session.calls, kept) {
+            let done = session.calls.range(..call.done_below);
+            // One whose opening was answered lives as long as its stream does.
+            let open =
+                |entry: &Entry| matches!(entry.state, EntryState::Running { opened: Some(_), .. });
+            let done: Vec<u64> =
+                done.filter(|(_, e)| !open(e)).map(|(counter, _)| *counter).collect();
+            for entry in done.iter().filter_map(|counter| session.calls.remove(counter)) {
                 match entry.state {
                     EntryState::Ended { bytes, .. } => {
                         self.ended -= 1;
@@ -173,8 +195,9 @@ impl Ledger {
         }
         entry.reply_to = call.reply_to.clone();
         Some(match &entry.state {
+            EntryState::Running { opened: Some(answer), .. }
+            | EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
             EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
-            EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
             EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
         })
     }
@@ -217,12 +240,19 @@ impl Ledger {
             && let EntryState::Queued { deadline, cancel, .. } = &entry.state
         {
             let (deadline, cancel) = (*deadline, cancel.clone());
-            entry.state = EntryState::Running { since: now, deadline, cancel };
+            entry.state = EntryState::Running { since: now, deadline, cancel, opened: None };
+        }
+    }
+
+    /// It is open, and `answer` says so to whoever repeats or asks.
+    pub(crate) fn opened(&mut self, receipt: &Receipt, answer: &Answer) {
+        if let Some(Entry { state: EntryState::Running { opened, .. }, .. }) = self.entry(receipt) {
+            *opened = Some(answer.clone());
         }
     }
 
     /// It has ended. Says where the answer goes; `None` if the call had no id (its own message
-    /// says where) or nobody waits for it any more.
+    /// says where), was answered when it was opened, or nobody waits for it any more.
     pub(crate) fn settle(
         &mut self,
         receipt: &Receipt,
@@ -234,8 +264,9 @@ impl Ledger {
         self.queued_bytes -= receipt.bytes;
         let bytes = answer.bytes();
         let entry = self.entry(receipt)?;
-        let deadline = match entry.state {
-            EntryState::Queued { deadline, .. } | EntryState::Running { deadline, .. } => deadline,
+        let (deadline, answered) = match &entry.state {
+            EntryState::Queued { deadline, .. } => (*deadline, false),
+            EntryState::Running { deadline, opened, .. } => (*deadline, opened.is_some()),
             EntryState::Ended { .. } => return None,
         };
         let until = deadline.max(now) + OUTCOME_KEPT;
@@ -244,7 +275,7 @@ impl Ledger {
         self.ended_bytes += bytes;
         self.ended += 1;
         self.shed(now);
-        Some(reply_to)
+        (!answered).then_some(reply_to)
     }
 
     /// Keeps within the budgets: first bodies go, then whole outcomes, and then memory is no
@@ -269,13 +300,13 @@ impl Ledger {
         }
     }
 
-    /// How a call is getting on, and where its answer goes if it has ended.
+    /// How a call is getting on, and where its answer goes if it has one.
     pub(crate) fn ask(
         &mut self,
         client: &ClientName,
         id: CallId,
         now: Duration,
-    ) -> (Progress, Option<(Arc<str>, Option<Answer>)>) {
+    ) -> (Progress, Option<Again>) {
         let session = self.sessions.get(&(client.clone(), id.session));
         let Some(entry) = session.and_then(|session| session.calls.get(&id.counter)) else {
             return (Progress::Unknown, None);
@@ -283,7 +314,10 @@ impl Ledger {
         let ms = |since: &Duration| u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX);
         match &entry.state {
             EntryState::Queued { since, .. } => (Progress::Queued(ms(since)), None),
-            EntryState::Running { since, .. } => (Progress::Running(ms(since)), None),
+            EntryState::Running { since, opened, .. } => {
+                let again = opened.clone().map(|answer| (entry.reply_to.clone(), Some(answer)));
+                (Progress::Running(ms(since)), again)
+            }
             EntryState::Ended { answer, .. } => {
                 (Progress::Done, Some((entry.reply_to.clone(), answer.clone())))
             }

@@ -226,6 +226,7 @@ impl Work {
             item: (!is_stream).then(|| method.result.clone()),
         };
         let answer = Answer { message: codec::encode(&opened), error: None, large: None };
+        core.ledger().opened(&request.receipt, &answer);
         core.send_answer(&request.reply_to, &request.caller, request.id, answer.clone()).await;
         let result = match first {
             Some(Ok(result)) => result,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bus_schema::{DriverId, Interface, Method, Path, Refusal, RefusalCode, Serve};
+use bus_schema::{DriverId, Interface, Method, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 
 use super::{driver_actor::DriverMsg, turn::Turn};
@@ -11,7 +11,6 @@ use crate::node::Factory;
 /// One driver's place.
 pub(crate) struct Slot {
     pub(crate) id: DriverId,
-    pub(crate) path: Path,
     /// The address, for logs and for those who wait for the turn.
     pub(crate) address: Box<str>,
     pub(crate) factory: Factory,
@@ -37,15 +36,9 @@ pub(crate) struct Tenant {
 }
 
 impl Slot {
-    pub(crate) fn new(
-        id: DriverId,
-        path: Path,
-        address: Box<str>,
-        factory: Factory,
-        turn: Turn,
-    ) -> Self {
+    pub(crate) fn new(id: DriverId, address: Box<str>, factory: Factory, turn: Turn) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, path, address, factory, turn, state: RwLock::new(state) }
+        Self { id, address, factory, turn, state: RwLock::new(state) }
     }
 
     pub(crate) fn set(&self, state: State) {

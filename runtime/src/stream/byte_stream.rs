@@ -55,7 +55,8 @@ pub(crate) struct End {
 struct State {
     flow: Flow,
     direction: Direction,
-    grant: Grant,
+    /// Given back when the stream is complete.
+    grant: Option<Grant>,
     /// Bytes read when the window was last widened.
     widened_at: u64,
     reader: Option<Waker>,
@@ -88,7 +89,7 @@ impl End {
         let state = State {
             flow,
             direction,
-            grant,
+            grant: Some(grant),
             widened_at: 0,
             reader: None,
             writer: None,
@@ -135,7 +136,14 @@ impl End {
     /// The peer has reset the stream.
     pub(crate) fn on_reset(&self, reset: Reset) {
         let mut state = self.lock();
-        if !state.is_complete() {
+        // A client that has everything forgets the stream, and says so to late questions.
+        let has_it = reset.code == ResetCode::NoStream
+            && state.direction == Direction::SendOnly
+            && state.flow.is_finished()
+            && state.flow.is_flushed();
+        if has_it {
+            state.flow.assume_acknowledged();
+        } else if !state.is_complete() {
             state.cut(reset, false);
         }
         drop(state);
@@ -216,6 +224,7 @@ impl End {
             return Next::Chunk(chunk);
         }
         if state.is_complete() {
+            state.grant = None;
             state.wake();
             return Next::Complete;
         }
@@ -416,9 +425,8 @@ impl State {
         let consumed = self.flow.consumed();
         if consumed - self.widened_at >= self.flow.window() {
             self.widened_at = consumed;
-            match self.grant.grow() {
-                0 => {}
-                more => self.flow.widen(more),
+            if let Some(more @ 1..) = self.grant.as_mut().map(Grant::grow) {
+                self.flow.widen(more);
             }
         }
     }

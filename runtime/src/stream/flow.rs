@@ -291,6 +291,13 @@ impl Flow {
         self.end == Sending::Acknowledged
     }
 
+    /// The peer has forgotten the stream, which it does only when it has everything.
+    pub(crate) fn assume_acknowledged(&mut self) {
+        self.unacked.clear();
+        self.sent = 0;
+        self.end = Sending::Acknowledged;
+    }
+
     /// Whether this direction was ended.
     pub(crate) fn is_finished(&self) -> bool {
         self.end != Sending::Open

@@ -103,6 +103,9 @@ pub(crate) struct Pump {
     pub(crate) stop: CancellationToken,
     /// Longest silence of the peer.
     pub(crate) silence_max: Duration,
+    /// Whether to repeat the last acknowledgement to a peer that missed it: an exporter does, as
+    /// what it does not know it may have forgotten. A client says that it has no such stream.
+    pub(crate) lingers: bool,
     /// Looks for the peer when it is silent.
     pub(crate) peer: Box<dyn Fn() -> PeerWatch + Send + Sync>,
 }
@@ -111,7 +114,8 @@ impl Pump {
     /// Runs to the end, then disconnects the stream.
     pub(crate) async fn run(mut self) {
         match self.speak().await {
-            Ok(Ended::Complete) => self.linger().await,
+            Ok(Ended::Complete) if self.lingers => self.linger().await,
+            Ok(Ended::Complete) => {}
             Ok(Ended::Cut) => self.close_record().await,
             Err(error) => self.end.reset(ResetCode::Silent, error),
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 use bus_schema::{Fault, driver};
-use runtime::{ByteStream, Items, serve};
+use runtime::{ByteStream, Items, blocking, serve};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -76,5 +76,16 @@ async fn the_example_echoes_in_all_three_ways() -> anyhow::Result<()> {
 
     drop(stream);
     served.shutdown().await?;
+    Ok(())
+}
+
+#[test]
+fn the_example_echoes_in_blocking_code() -> anyhow::Result<()> {
+    let served = blocking::serve(ExampleDriver { port: 0 }).map_err(anyhow::Error::from_boxed)?;
+    let example = ExampleDriverBlocking::new(served.driver());
+    assert_eq!(example.echo("hello".to_owned())?, "hello");
+    let items: Vec<_> = example.echo_generator("hello".to_owned())?.collect::<Result<_, _>>()?;
+    assert_eq!(items, ["hello"; 10]);
+    served.shutdown()?;
     Ok(())
 }

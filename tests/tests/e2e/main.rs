@@ -2,3 +2,5 @@
 //! harm it.
 
 mod example;
+mod open_calls;
+mod record;

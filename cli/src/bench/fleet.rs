@@ -1,0 +1,80 @@
+//! Many drivers: calls fanned out to all of them, and what an idle one costs.
+
+use std::time::Instant;
+
+use bus_schema::{Address, Path};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+
+use super::{
+    PeerKind, Sides,
+    calls::per_second,
+    peer::{BenchDriverClient, FLEET, many_subject},
+    process::Peer,
+    row::{Round, Row, Target, measure},
+};
+
+/// Calls in flight.
+const AT_ONCE: usize = 256;
+
+/// Every driver of a fleet is called once, beside as many bare requests.
+pub(crate) async fn fanout(sides: &Sides) -> anyhow::Result<Row> {
+    let (exporters, drivers) = FLEET;
+    let fleet = Peer::start(&sides.bench, PeerKind::Fleet).await?;
+    let payload = Bytes::from_static(b"sixteen bytes...");
+    let count = exporters * drivers;
+    let root = &sides.bench.root;
+    let mut targets = Vec::with_capacity(count);
+    for exporter in 0..exporters {
+        for driver in 0..drivers {
+            let exporter = format!("bench-{exporter}").parse()?;
+            let address = Address { exporter, path: Path::ROOT.child(&format!("d{driver}"))? };
+            targets.push(BenchDriverClient::new(sides.client.driver(&address)));
+        }
+    }
+    let floor = || async {
+        let subject = |at| many_subject(root, at);
+        let took = sides.bare.request_many(subject, payload.clone(), count, AT_ONCE).await?;
+        Ok(per_second(count, took))
+    };
+    let bus = || async {
+        let began = Instant::now();
+        let mut open = FuturesUnordered::new();
+        let mut answered = 0;
+        for target in &targets {
+            open.push(target.echo(payload.clone()));
+            if open.len() >= AT_ONCE {
+                open.next().await.expect("there are some")?;
+                answered += 1;
+            }
+        }
+        while let Some(answer) = open.next().await {
+            answer?;
+            answered += 1;
+        }
+        anyhow::ensure!(answered == count, "{answered} of {count} drivers answered");
+        Ok(per_second(count, began.elapsed()))
+    };
+    let row = measure(sides, "fanout", "calls/s", Target::AtLeast(0.8), floor, bus).await;
+    drop(fleet);
+    row
+}
+
+/// Memory of a process with the fleet's drivers, less that of one with a single driver, for each.
+/// The floor is the DESIGN's limit: bare NATS has no actor to compare with, and a subscription
+/// alone was measured at 4.7 KiB.
+#[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
+pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
+    const SUBSCRIPTION_KIB: f64 = 4.7;
+    let began = Instant::now();
+    let fleet = Peer::start(&sides.bench, PeerKind::Fleet).await?;
+    let up_in = began.elapsed();
+    let alone = sides.bus_peer.memory()?;
+    let count = FLEET.0 * FLEET.1;
+    let per_driver = fleet.memory()?.saturating_sub(alone) as f64 / count as f64 / 1024.0;
+    let floor = || async { Ok(Round { figure: SUBSCRIPTION_KIB, operations: 1 }) };
+    let bus = || async { Ok(Round { figure: per_driver, operations: 1 }) };
+    let must = Target::AtMost(24.0 / SUBSCRIPTION_KIB);
+    let row = measure(sides, "driver_memory", "KiB", must, floor, bus).await?;
+    Ok(Row { note: format!("{count} drivers up in {up_in:.1?}"), ..row })
+}

@@ -1,0 +1,171 @@
+//! The responders of the bench: what runs in the other process.
+
+use bus_schema::{Fault, Root, driver};
+use bytes::Bytes;
+use runtime::{
+    ByteStream, Exporter, ExporterConfig, Items, Node, Settings,
+    floor::{Bare, BareMessages},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+
+use super::PeerKind;
+
+/// Bytes of one chunk of the floor's stream: the size at which core NATS moves most.
+pub(crate) const FLOOR_CHUNK: usize = 64 << 10;
+/// Bytes of one item.
+pub(crate) const ITEM: usize = 128;
+/// Items that the floor packs into one message.
+pub(crate) const PACKED: usize = (64 << 10) / ITEM;
+/// Exporters of the fleet, and drivers of each.
+pub(crate) const FLEET: (usize, usize) = (100, 100);
+
+/// The subjects of the floor. They are no subjects of the protocol, and live beside its root.
+pub(crate) fn echo_subject(root: &Root) -> String {
+    format!("floor-{root}.echo")
+}
+
+pub(crate) fn many_subject(root: &Root, at: impl std::fmt::Display) -> String {
+    format!("floor-{root}.many.{at}")
+}
+
+pub(crate) fn produce_subject(root: &Root) -> String {
+    format!("floor-{root}.produce")
+}
+
+pub(crate) fn data_subject(root: &Root) -> String {
+    format!("floor-{root}.data")
+}
+
+/// A subject that JetStream captures, as it captures records.
+pub(crate) fn stored_subject(root: &Root) -> String {
+    bus_schema::subject::FromExporter::out_all(root).replace(".*.", ".floor.").replace('>', "items")
+}
+
+/// The driver that is called.
+pub(crate) struct BenchDriver;
+
+#[driver]
+impl BenchDriver {
+    /// Gives bytes back.
+    #[export]
+    async fn echo(&self, bytes: Bytes) -> Bytes {
+        bytes
+    }
+
+    /// Gives a text back.
+    #[export]
+    async fn echo_text(&self, text: String) -> String {
+        text
+    }
+
+    /// Gives `count` items of `size` bytes.
+    #[export]
+    async fn items(&self, count: u64, size: u64, items: Items<Bytes>) -> Result<(), Fault> {
+        let item = Bytes::from(vec![0x5a; usize::try_from(size).unwrap_or(0)]);
+        for _ in 0..count {
+            items.send(item.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends `bytes` bytes.
+    #[export]
+    async fn source(&self, bytes: u64, mut stream: ByteStream) -> std::io::Result<()> {
+        let mut source = tokio::io::repeat(0x5a).take(bytes);
+        let mut block = vec![0; FLOOR_CHUNK];
+        loop {
+            match source.read(&mut block).await? {
+                0 => return stream.shutdown().await,
+                n => stream.write_all(&block[..n]).await?,
+            }
+        }
+    }
+
+    /// Sends back what comes.
+    #[export]
+    async fn loop_back(&self, stream: ByteStream) -> std::io::Result<()> {
+        let (mut read, mut write) = tokio::io::split(stream);
+        copy(&mut read, &mut write).await?;
+        write.shutdown().await
+    }
+}
+
+/// Serves as one side's responder until standard input is closed. `ready` is called when it can
+/// be asked.
+///
+/// # Errors
+///
+/// A broker that cannot be reached.
+pub async fn serve_as(
+    kind: PeerKind,
+    settings: Settings,
+    root: Root,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let mut exporters = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    match kind {
+        PeerKind::Floor => {
+            let bare = Bare::connect(&settings).await?;
+            let echo = (bare.clone(), echo_subject(&root));
+            tasks.spawn(async move { echo.0.echo(echo.1).await });
+            let many = (bare.clone(), many_subject(&root, "*"));
+            tasks.spawn(async move { many.0.echo(many.1).await });
+            let orders = bare.subscribe(produce_subject(&root)).await?;
+            tasks.spawn(produce(bare, orders, root));
+        }
+        PeerKind::Bus => {
+            let config = ExporterConfig::new("bench-bus".parse()?, Node::of("bench", BenchDriver));
+            exporters.push(Exporter::start(ExporterConfig { root, ..config }, settings).await?);
+        }
+        PeerKind::Fleet => {
+            let (count, drivers) = FLEET;
+            for at in 0..count {
+                let node = (0..drivers).fold(Node::of("bench", BenchDriver), |node, child| {
+                    node.with_child(format!("d{child}"), Node::of("bench", BenchDriver))
+                });
+                let config = ExporterConfig::new(format!("bench-{at}").parse()?, node);
+                let config = ExporterConfig { root: root.clone(), ..config };
+                exporters.push(Exporter::start(config, settings.clone()).await?);
+            }
+        }
+    }
+    ready();
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Produces what the requester orders: `stored one|packed N`, or `chunks N`.
+async fn produce(
+    bare: Bare,
+    mut orders: BareMessages,
+    root: Root,
+) -> Result<(), runtime::BusError> {
+    // Enough to keep JetStream busy and far below any limit.
+    const IN_FLIGHT: usize = 512;
+    while let Some((order, reply)) = orders.next_request().await {
+        let order = String::from_utf8_lossy(&order).into_owned();
+        let (what, count) = order.rsplit_once(' ').unwrap_or((&order, "0"));
+        let count: usize = count.parse().unwrap_or(0);
+        match what {
+            "one" => {
+                let item = Bytes::from(vec![0x5a; ITEM]);
+                bare.store(stored_subject(&root), item, count, IN_FLIGHT).await?;
+            }
+            "packed" => {
+                let packed = Bytes::from(vec![0x5a; ITEM * PACKED]);
+                bare.store(stored_subject(&root), packed, count / PACKED, IN_FLIGHT / 8).await?;
+            }
+            _ => {
+                let chunk = Bytes::from(vec![0x5a; FLOOR_CHUNK]);
+                for _ in 0..count {
+                    bare.publish(data_subject(&root), chunk.clone()).await?;
+                }
+            }
+        }
+        if let Some(reply) = reply {
+            bare.publish(reply, Bytes::from_static(b"done")).await?;
+        }
+    }
+    Ok(())
+}

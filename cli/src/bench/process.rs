@@ -1,0 +1,188 @@
+//! The processes of the bench: peers, what they spend, and the cost of one `jmp-bus call`.
+
+use std::{
+    fmt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use runtime::{Settings, floor::Bare};
+use serde::Serialize;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use super::{
+    Bench, Sides, median_us,
+    row::{Round, Row, Target, measure},
+};
+
+/// Which side a peer is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Bare async-nats.
+    Floor,
+    /// An exporter.
+    Bus,
+    /// An exporter of many drivers.
+    Fleet,
+}
+
+impl PeerKind {
+    /// Its name as an argument.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Bus => "bus",
+            Self::Fleet => "fleet",
+        }
+    }
+}
+
+/// The responder of one side: another process. Gone when dropped.
+pub(crate) struct Peer {
+    process: Child,
+}
+
+impl Peer {
+    /// Starts one and waits until it is ready.
+    pub(crate) async fn start(bench: &Bench, kind: PeerKind) -> anyhow::Result<Self> {
+        let (program, args) = bench.program.split_first().context("a program to start")?;
+        let mut process = Command::new(program)
+            .args(args)
+            .args(["--peer", kind.as_str(), "--root", bench.root.as_str()])
+            .envs(bench.environment.iter().cloned())
+            .stdin(Stdio::piped()) // it ends when this end is closed
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        let stdout = process.stdout.take().context("a pipe was asked for")?;
+        let ready = BufReader::new(stdout).lines().next_line().await?;
+        anyhow::ensure!(
+            ready.as_deref() == Some("ready"),
+            "the {} peer did not start",
+            kind.as_str()
+        );
+        Ok(Self { process })
+    }
+
+    /// CPU time that this process and the peer have spent.
+    pub(crate) fn cpu(&self) -> (Duration, Duration) {
+        let peer = self.process.id().map_or(Duration::ZERO, |pid| cpu_of(&pid.to_string()));
+        (cpu_of("self"), peer)
+    }
+
+    /// Resident memory of the peer, in bytes.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let pid = self.process.id().context("the peer has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+/// User and system time of a process, from `/proc/<pid>/stat` (proc(5)): fields 14 and 15 in
+/// hundredths of a second.
+fn cpu_of(pid: &str) -> Duration {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u32 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
+    TICK * ticks
+}
+
+/// CPU time per operation, in µs.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Cpu {
+    /// Of the requester.
+    pub requester: f64,
+    /// Of the responder.
+    pub responder: f64,
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}+{:.1}", self.requester, self.responder)
+    }
+}
+
+/// CPU time over several rounds.
+#[derive(Default)]
+pub(crate) struct Spent {
+    requester: Duration,
+    responder: Duration,
+    operations: usize,
+}
+
+impl Spent {
+    pub(crate) fn add(
+        &mut self,
+        before: (Duration, Duration),
+        after: (Duration, Duration),
+        operations: usize,
+    ) {
+        self.requester += after.0.saturating_sub(before.0);
+        self.responder += after.1.saturating_sub(before.1);
+        self.operations += operations;
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count of operations")]
+    pub(crate) fn per_operation(&self) -> Cpu {
+        let per = |span: Duration| span.as_secs_f64() * 1e6 / self.operations.max(1) as f64;
+        Cpu { requester: per(self.requester), responder: per(self.responder) }
+    }
+}
+
+/// One bare request in a process of its own: the floor of `jmp-bus call`. Called before anything
+/// else of the program runs.
+///
+/// # Errors
+///
+/// A broker that cannot be reached, or nobody who answers.
+pub fn bare_call(server: &str, token: Option<String>, subject: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let auth = token
+            .map_or(runtime::Auth::None, |token| runtime::Auth::Token(runtime::Secret::new(token)));
+        let settings = Settings { servers: vec![server.to_owned()], auth, ..Settings::default() };
+        let bare = Bare::connect(&settings).await?;
+        let answer = bare.request(subject.to_owned(), "hello".into()).await?;
+        anyhow::ensure!(answer == "hello", "another answer came back");
+        Ok(())
+    })
+}
+
+/// A whole `jmp-bus call` beside a whole bare client process.
+pub(crate) async fn cli_call(sides: &Sides) -> anyhow::Result<Row> {
+    const RUNS: usize = 20;
+    let bench = &sides.bench;
+    let program = &bench.program[0];
+    let run = |args: Vec<String>| async move {
+        let mut spans = Vec::with_capacity(RUNS);
+        for _ in 0..RUNS {
+            let began = Instant::now();
+            let done = Command::new(program)
+                .args(&args)
+                .envs(bench.environment.iter().cloned())
+                .stdin(Stdio::null())
+                .output()
+                .await?;
+            spans.push(began.elapsed());
+            let said = String::from_utf8_lossy(&done.stderr);
+            anyhow::ensure!(done.status.success(), "{args:?} failed: {said}");
+        }
+        Ok(Round { figure: median_us(spans) / 1000.0, operations: RUNS })
+    };
+    let floor = || run(vec!["__bare-call".to_owned(), super::peer::echo_subject(&bench.root)]);
+    let root = bench.root.to_string();
+    let bus = || {
+        let args = ["call", "--root", &root, "bench-bus", "echo_text", "hello"];
+        run(args.map(str::to_owned).to_vec())
+    };
+    measure(sides, "cli_call", "ms", Target::AtMost(2.0), floor, bus).await
+}

@@ -1,0 +1,167 @@
+//! The client for code that blocks, as tests mostly do. Not for use inside async code, where
+//! blocking a thread of the runtime may stop what it waits for.
+
+use std::{
+    fmt,
+    io::{Read, Write},
+    sync::OnceLock,
+};
+
+use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Outgoing, Root};
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Runtime,
+};
+
+use crate::{BusError, ByteStream, CallError, ItemStream, Settings, ShutdownError, node::Node};
+
+/// One runtime for all blocking handles of the process.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("jmp-bus")
+            .enable_all()
+            .build()
+            .expect("a process can start two threads")
+    })
+}
+
+/// [`crate::Client`], blocking. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client(crate::Client);
+
+impl Client {
+    /// Connects as `name` under `root`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::connect`].
+    pub fn connect(settings: Settings, root: Root, name: ClientName) -> Result<Self, BusError> {
+        runtime().block_on(crate::Client::connect(settings, root, name)).map(Self)
+    }
+
+    /// The driver at `address`.
+    pub fn driver(&self, address: &Address) -> Driver {
+        Driver(self.0.driver(address))
+    }
+
+    /// Delivers what is on its way, then closes.
+    pub fn close(self) {
+        runtime().block_on(self.0.close());
+    }
+}
+
+/// [`crate::DriverRef`], blocking: what a generated `…Blocking` client is made from.
+#[derive(Clone, Debug)]
+pub struct Driver(crate::DriverRef);
+
+impl InvokeBlocking for Driver {
+    type Error = CallError;
+    type Items<T: DeserializeOwned + Send + 'static> = Items<T>;
+    type Pipe = Stream;
+
+    fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, CallError> {
+        runtime().block_on(self.0.call(out))
+    }
+
+    fn streaming_call<T: DeserializeOwned + Send + 'static>(
+        &self,
+        out: Outgoing,
+    ) -> Result<Items<T>, CallError> {
+        runtime().block_on(self.0.streaming_call(out)).map(Items)
+    }
+
+    fn stream(&self, out: Outgoing) -> Result<Stream, CallError> {
+        runtime().block_on(self.0.stream(out)).map(Stream)
+    }
+}
+
+/// The items of a streaming call, one after the other. Dropping it cancels the call.
+#[derive(Debug)]
+pub struct Items<T>(ItemStream<T>);
+
+impl<T: DeserializeOwned> Iterator for Items<T> {
+    type Item = Result<T, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        runtime().block_on(self.0.next())
+    }
+}
+
+/// A raw stream.
+#[derive(Debug)]
+pub struct Stream(ByteStream);
+
+impl Stream {
+    /// Ends the writing half; the reading half stays open.
+    ///
+    /// # Errors
+    ///
+    /// How the stream broke off.
+    pub fn finish(&mut self) -> std::io::Result<()> {
+        runtime().block_on(self.0.shutdown())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        runtime().block_on(self.0.read(into))
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        runtime().block_on(self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        runtime().block_on(self.0.flush())
+    }
+}
+
+/// [`crate::Served`], blocking.
+#[must_use = "dropping it stops the driver"]
+pub struct Served(crate::Served);
+
+/// Serves a driver, or a whole [`Node`], for local testing.
+///
+/// # Errors
+///
+/// As [`crate::serve`].
+pub fn serve(node: impl Into<Node>) -> Result<Served, Box<dyn std::error::Error + Send + Sync>> {
+    runtime().block_on(crate::serve(node)).map(Served)
+}
+
+impl Served {
+    /// The driver at the root of the tree.
+    pub fn driver(&self) -> Driver {
+        Driver(self.0.driver())
+    }
+
+    /// A child, by its path.
+    ///
+    /// # Panics
+    ///
+    /// If `path` is no path: this is for tests.
+    pub fn child(&self, path: &str) -> Driver {
+        Driver(self.0.child(path))
+    }
+
+    /// Stops driver and client.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Served::shutdown`].
+    pub fn shutdown(self) -> Result<(), ShutdownError> {
+        runtime().block_on(self.0.shutdown())
+    }
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
