@@ -1,8 +1,9 @@
 //! A serial port of the exporter's host.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bus_schema::{Describe, Fault, driver};
+use bus_schema::{Describe, Fault, Interface, driver};
+use runtime::{DriverKind, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -188,6 +189,22 @@ fn check_baud(rate: u32) -> Result<(), String> {
     match BAUD.contains(&rate) {
         true => Ok(()),
         false => Err(format!("a rate of {rate} is not one of {} to {}", BAUD.start(), BAUD.end())),
+    }
+}
+
+impl DriverKind for Serial {
+    const KIND: &'static str = "serial";
+    const ALIASES: &'static [&'static str] = &["jumpstarter_driver_pyserial.driver.PySerial"];
+    const HELP: &'static str = "A serial port: one writer, any number of watchers, and a capture.";
+
+    type Config = SerialConfig;
+
+    async fn open(config: SerialConfig, _site: Site) -> Result<Self, Fault> {
+        Self::start(config).await
+    }
+
+    fn interfaces_of_kind() -> Vec<Arc<Interface>> {
+        vec![ConsoleInterface::describe(), SerialInterface::describe()]
     }
 }
 

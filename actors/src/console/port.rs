@@ -112,8 +112,9 @@ impl Port {
         force: bool,
         stream: ByteStream,
     ) -> Result<(), Fault> {
-        self.shared.present()?;
-        let writer = self.shared.seat.take(who, force)?;
+        let seat = self.shared.present().and_then(|()| self.shared.seat.take(who, force));
+        // Dropped before the method has returned, the stream would be cut off without the reason.
+        let writer = seat.inspect_err(|why| stream.reset(why))?;
         let follower = self.shared.record.follow(None);
         writer.run(stream, follower, self.writes.clone()).await
     }

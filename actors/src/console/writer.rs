@@ -82,13 +82,16 @@ impl Writer {
         follower: Follower,
         writes: mpsc::Sender<Bytes>,
     ) -> Result<(), Fault> {
-        let (input, output) = split(stream);
-        tokio::select! {
+        let (mut input, mut output) = split(stream);
+        let ended = tokio::select! {
             biased;
-            why = &mut self.ended => Err(why.unwrap_or_else(|_| Fault::device("the port was closed"))),
-            () = write_down(input, writes) => Ok(()),
-            ended = read_up(output, follower) => ended,
-        }
+            why = &mut self.ended => {
+                Err(why.unwrap_or_else(|_| Fault::device("the port was closed")))
+            }
+            () = write_down(&mut input, writes) => Ok(()),
+            ended = read_up(&mut output, follower) => ended,
+        };
+        ended.inspect_err(|why| input.unsplit(output).reset(why))
     }
 }
 
@@ -102,7 +105,7 @@ impl Drop for Writer {
 
 /// From the writer to the device. A writer that has ended its half may still read, so this ends
 /// when the writer is gone and not before.
-async fn write_down(mut input: ReadHalf<ByteStream>, writes: mpsc::Sender<Bytes>) {
+async fn write_down(input: &mut ReadHalf<ByteStream>, writes: mpsc::Sender<Bytes>) {
     loop {
         let Ok(slot) = writes.reserve().await else { return };
         let mut bytes = BytesMut::with_capacity(WRITE_BYTES_MAX);
@@ -117,7 +120,7 @@ async fn write_down(mut input: ReadHalf<ByteStream>, writes: mpsc::Sender<Bytes>
 
 /// From the device to the writer, which gets every byte or is told that it does not.
 async fn read_up(
-    mut output: WriteHalf<ByteStream>,
+    output: &mut WriteHalf<ByteStream>,
     mut follower: Follower,
 ) -> Result<(), Fault> {
     loop {
