@@ -202,7 +202,7 @@ impl Work {
         let cx = Context::from(operation.clone());
         let serving = match is_stream {
             true => {
-                let pipe = RawPipe(Box::new(ByteStream::new(end.clone())));
+                let pipe = RawPipe(Box::new(ByteStream::served(end.clone())));
                 self.driver.clone().stream(cx.raw(), &method.name, args, pipe)
             }
             false => {
