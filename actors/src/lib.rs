@@ -5,6 +5,7 @@
 //! | [`Composite`]                                     | nothing: it holds other drivers |
 //! | [`FakePower`], [`ProcessPower`], [`CommandPower`] | the [`Power`] of a device |
 //! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
+//! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
 
@@ -16,6 +17,7 @@ mod kinds;
 mod network;
 mod power;
 mod process;
+mod qemu;
 mod serial;
 mod shell;
 
@@ -40,6 +42,10 @@ pub use power::{
     process::{
         ProcessPower, ProcessPowerBlocking, ProcessPowerClient, ProcessPowerConfig, ProcessStatus,
     },
+};
+pub use qemu::{
+    Accel, Disk, DiskFormat, Hostfwd, Qemu, QemuBlocking, QemuClient, QemuConfig, QemuMonitor,
+    QemuMonitorBlocking, QemuMonitorClient,
 };
 pub use serial::{
     DataBits, FlowControl, LineSettings, Parity, Serial, SerialBlocking, SerialClient,
