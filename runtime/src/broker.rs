@@ -327,8 +327,9 @@ fn write_private(path: &Path, text: &str) -> Result<(), BrokerError> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(at(path))
 }
 
-/// JetStream reserves what a stream may take at most, and every test of a process has streams of
-/// its own: so the store's limit is none. Pings twice as often as the clients' own check, so that both sides notice a dead peer alike.
+/// Pings twice as often as the clients' own check, so that both sides notice a dead peer alike.
+/// Streams reserve what they may grow to, and the server's own limit is a share of the free disk:
+/// with it a small disk, or a few roots, would be refused before a byte is stored.
 fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, BrokerError> {
     let port = port.map_or(-1, i32::from);
     let store = quoted(store)?;

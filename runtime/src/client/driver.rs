@@ -129,7 +129,8 @@ impl DriverRef {
         let limit = self.deadline_for(declared);
         let guard = Calls::begin(inner, &self.exporter);
         let large = match args.len() + OVERHEAD_BYTES_MAX > inner.control().max_payload() {
-            true => Some(LargeArgs::offer(inner, &self.exporter, args.clone()).await?),
+            // Boxed, as is all that is rare: every call carries the size of its largest path.
+            true => Some(Box::pin(LargeArgs::offer(inner, &self.exporter, args.clone())).await?),
             false => None,
         };
         let id = guard.id;
@@ -224,7 +225,7 @@ impl DriverRef {
         match outcome {
             Outcome::Result(bytes) => Ok(bytes),
             Outcome::Parts(parts) => {
-                let fetched = super::parts::fetch(&self.client.0, &self.exporter, parts);
+                let fetched = Box::pin(super::parts::fetch(&self.client.0, &self.exporter, parts));
                 match tokio::time::timeout(limit, fetched).await {
                     Ok(fetched) => fetched,
                     Err(_) => Err(CallError::TimedOut { address: address(), limit, sent: true }),

@@ -76,7 +76,7 @@ impl Work {
         });
         let answer = match self.request.open {
             None => self.call(&operation, ticket).await,
-            Some(open) => match self.open(&operation, open).await {
+            Some(open) => match Box::pin(self.open(&operation, open)).await {
                 Ok(answer) => answer,
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
@@ -125,7 +125,8 @@ impl Work {
             Body::Args(form, bytes) => arguments(*form, bytes.clone(), method),
             Body::Json(bytes) => json_arguments(bytes, method),
             Body::Parts(form, parts) => {
-                let fetched = timeout_at(self.request.deadline, self.fetch(*parts)).await;
+                // Boxed, as is all that is rare: every operation carries the size of its largest path.
+                let fetched = timeout_at(self.request.deadline, Box::pin(self.fetch(*parts))).await;
                 let bytes =
                     fetched.map_err(|_| expired("while its arguments were on their way"))??;
                 arguments(*form, bytes, method)
@@ -210,7 +211,7 @@ impl Work {
         let cx = Context::from(operation.clone());
         let serving = match is_stream {
             true => {
-                let pipe = RawPipe(Box::new(ByteStream::new(end.clone())));
+                let pipe = RawPipe(Box::new(ByteStream::served(end.clone())));
                 self.driver.clone().stream(cx.raw(), &method.name, args, pipe)
             }
             false => {

@@ -24,8 +24,20 @@ use super::{Chunk, Flow, budget::Grant, flow::Violation};
 ///
 /// It survives a reconnect with no byte lost, repeated or reordered, or ends in an error of kind
 /// [`io::ErrorKind::ConnectionReset`] that carries a [`StreamError`]. `shutdown` ends the writing
-/// half and leaves the reading half open. Dropping it before both halves have ended resets it.
-pub struct ByteStream(Arc<End>);
+/// half and leaves the reading half open. Dropping it before both halves have ended resets it; at a
+/// driver's end it ends as the method does, so that the caller learns of the fault.
+pub struct ByteStream {
+    end: Arc<End>,
+    side: Side,
+}
+
+/// Whose a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    /// That of a method, whose result ends the stream.
+    Driver,
+}
 
 /// Why a stream ended before its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,6 +163,8 @@ impl End {
             state.wake_writer();
         } else if !state.is_complete() {
             state.cut(reset, false);
+        } else {
+            return; // a late answer to a late acknowledgement: not one more word
         }
         drop(state);
         self.wake_pump.notify_one();
@@ -260,6 +274,11 @@ impl End {
             return Next::Reset(Reset { code: ResetCode::Cancelled, text: String::new() });
         }
         Next::Wait
+    }
+
+    /// Whether bytes come in here, so that their sender may ask once more whether they did.
+    pub(crate) fn receives(&self) -> bool {
+        self.lock().direction != Direction::SendOnly
     }
 
     /// Waits for something to send. Cancel safe.
@@ -473,12 +492,17 @@ impl State {
 
 impl ByteStream {
     pub(crate) fn new(end: Arc<End>) -> Self {
-        Self(end)
+        Self { end, side: Side::Client }
+    }
+
+    /// The end of a method that is served: whoever serves it ends it with the method's result.
+    pub(crate) fn served(end: Arc<End>) -> Self {
+        Self { end, side: Side::Driver }
     }
 
     /// Cuts the stream off at once, in both directions, with a reason for the peer.
     pub fn reset(&self, reason: impl fmt::Display) {
-        self.0.reset(ResetCode::Cancelled, reason);
+        self.end.reset(ResetCode::Cancelled, reason);
     }
 }
 
@@ -492,7 +516,7 @@ impl AsyncRead for ByteStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
+        let mut state = self.end.lock();
         let read = state.flow.read(buf.initialize_unfilled());
         if read > 0 {
             buf.advance(read);
@@ -500,7 +524,7 @@ impl AsyncRead for ByteStream {
             let work = state.has_work();
             drop(state);
             if work {
-                self.0.wake_pump.notify_one();
+                self.end.wake_pump.notify_one();
             }
             return Poll::Ready(Ok(()));
         }
@@ -521,14 +545,14 @@ impl AsyncWrite for ByteStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.0.lock().flow.is_finished() {
+        if self.end.lock().flow.is_finished() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        self.0.poll_write_some(cx, bytes).map_err(io_error)
+        self.end.poll_write_some(cx, bytes).map_err(io_error)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
+        let mut state = self.end.lock();
         if let Some(error) = state.error() {
             return Poll::Ready(Err(io_error(error)));
         }
@@ -540,20 +564,26 @@ impl AsyncWrite for ByteStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.finish();
+        self.end.finish();
         self.poll_flush(cx)
     }
 }
 
 impl fmt::Debug for ByteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByteStream").field("error", &self.0.error()).finish_non_exhaustive()
+        f.debug_struct("ByteStream").field("error", &self.end.error()).finish_non_exhaustive()
     }
 }
 
 impl Drop for ByteStream {
     fn drop(&mut self) {
-        self.0.abandon();
+        match self.side {
+            Side::Client => self.end.abandon(),
+            Side::Driver => {
+                self.end.lock().abandoned = true;
+                self.end.wake_pump.notify_one();
+            }
+        }
     }
 }
 

@@ -8,3 +8,4 @@ mod open_calls;
 mod outage;
 mod record;
 mod streams;
+mod second_client;
