@@ -147,7 +147,7 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
     let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
-    let mut connected_at = Instant::now();
+    let mut reconnected_at: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -161,10 +161,11 @@ pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: Cancellatio
         let now = inner.control().connects();
         let reconnected = std::mem::replace(&mut connects, now) != now;
         if reconnected {
-            connected_at = Instant::now();
+            reconnected_at = Some(Instant::now());
         }
         for (exporter, ids) in due(&inner.calls, reconnected) {
-            let (asking, fresh) = (inner.clone(), connected_at.elapsed() < RECONNECT_GRACE);
+            let (asking, fresh) =
+                (inner.clone(), reconnected_at.is_some_and(|at| at.elapsed() < RECONNECT_GRACE));
             inner.tasks.spawn(async move { ask(&asking, &exporter, &ids, fresh).await });
         }
     }

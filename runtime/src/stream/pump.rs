@@ -184,7 +184,9 @@ impl Pump {
                         false => watch = None,
                     }
                     let pace = if self.end.is_busy() || watch.is_some() { ALIVE_BUSY } else { ALIVE_IDLE };
-                    tick = Instant::now() + pace;
+                    // Not later than the silence becomes too long.
+                    let left = expected.saturating_sub(silence) + BEHIND;
+                    tick = Instant::now() + pace.min(left.max(ALIVE_BUSY));
                 }
             }
         }
