@@ -146,7 +146,10 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 /// answered, asked about, or lost.
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
-    let mut connects = 0;
+    // The connection that the client was made with is no reconnect.
+    let Some(mut connects) = client.upgrade().map(|inner| inner.control().connects()) else {
+        return;
+    };
     let mut connected_at = Instant::now();
     loop {
         tokio::select! {
@@ -165,7 +168,11 @@ pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: Cancellatio
         }
         for (exporter, ids) in due(&inner.calls, reconnected) {
             let (asking, fresh) = (inner.clone(), connected_at.elapsed() < RECONNECT_GRACE);
-            inner.tasks.spawn(async move { ask(&asking, &exporter, &ids, fresh).await });
+            let stop = stop.clone();
+            inner.tasks.spawn(async move {
+                // Whoever closes the client has given its calls up.
+                stop.run_until_cancelled(ask(&asking, &exporter, &ids, fresh)).await
+            });
         }
     }
 }
