@@ -146,10 +146,7 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 /// answered, asked about, or lost.
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
-    // The connection that the client was made with is no reconnect.
-    let Some(mut connects) = client.upgrade().map(|inner| inner.control().connects()) else {
-        return;
-    };
+    let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
     let mut connected_at = Instant::now();
     loop {
         tokio::select! {
