@@ -3,6 +3,7 @@
 use std::{fmt, io, str::FromStr};
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, stdin};
 
 /// Puts the terminal of stdin into raw mode, and back when dropped.
 #[derive(Debug)]
@@ -92,6 +93,36 @@ impl Escape {
             }
         }
         Typed::Keys(keys)
+    }
+}
+
+/// Why nothing is typed any more.
+pub(crate) enum End {
+    /// The escape key.
+    Left,
+    /// Stdin has ended; what the device says is still of interest.
+    NoMoreKeys,
+}
+
+/// Sends what is typed, until there is no more of it.
+pub(crate) async fn type_to(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut escape: Escape,
+) -> io::Result<End> {
+    let mut stdin = stdin();
+    let mut typed = vec![0; 1024];
+    loop {
+        let read = stdin.read(&mut typed).await?;
+        let (keys, leaves) = match escape.read(&typed[..read]) {
+            Typed::Keys(keys) => (keys, false),
+            Typed::Leave(keys) => (keys, true),
+        };
+        to.write_all(&keys).await?;
+        match (leaves, read) {
+            (true, _) => return to.shutdown().await.map(|()| End::Left),
+            (false, 0) => return to.shutdown().await.map(|()| End::NoMoreKeys),
+            (false, _) => {}
+        }
     }
 }
 

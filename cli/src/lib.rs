@@ -25,6 +25,7 @@ mod console;
 mod desk;
 mod fanout;
 mod interrupt;
+mod listener;
 mod output;
 mod program;
 mod request;

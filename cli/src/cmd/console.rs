@@ -1,15 +1,15 @@
 //! `jmp-bus console`: a terminal on a serial port.
 
-use std::{fs::File, io, io::Write as _, path::PathBuf};
+use std::{fs::File, io::Write as _, path::PathBuf};
 
 use bus_schema::{Value, message::Form};
 use runtime::{ByteStream, CallError, DriverRef};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split, stdin};
+use tokio::io::{AsyncReadExt as _, ReadHalf, split};
 
 use super::connect::open;
 use crate::{
     advice::CliError,
-    console::{Escape, Key, RawMode, Typed},
+    console::{End, Escape, Key, RawMode, type_to},
     output::Output,
     request::{Asked, packed},
     session::Session,
@@ -23,6 +23,12 @@ const READ_BYTES: usize = 16 << 10;
 pub(crate) struct Cmd {
     #[command(flatten)]
     asked: Asked,
+    /// The stream to open.
+    #[arg(long, default_value = "connect", conflicts_with = "watch")]
+    method: String,
+    /// Cut off whoever has the console now.
+    #[arg(long, conflicts_with = "watch")]
+    force: bool,
     /// Look on; send nothing.
     #[arg(long)]
     watch: bool,
@@ -40,20 +46,28 @@ pub(crate) struct Cmd {
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let mut screen = Screen { out: session.out, log: self.open_log()? };
-        let method = if self.watch { "watch" } else { "connect" };
-        if self.replay {
-            self.replay(session, &mut screen).await?;
+        let shown_to = match self.replay {
+            true => self.replay(session, &mut screen).await?,
+            false => None,
+        };
+        let word = |word: String| vec![Value::Text(word)];
+        let (method, words) = match (self.watch, shown_to) {
+            // From where the replay ended, so that nothing falls between.
+            (true, shown_to) => ("watch", shown_to.map(|at| word(at.to_string()))),
+            (false, _) => (self.method.as_str(), self.force.then(|| word("true".to_owned()))),
+        };
+        let words = words.unwrap_or_default();
+        let (mut from, mut to) = split(open(session, &self.asked, method, &words).await?);
+        if self.watch {
+            return self.show(&mut from, &mut screen).await; // Ctrl-C ends it
         }
-        let stream = open(session, &self.asked, method, &[]).await?;
-        let (mut from, mut to) = split(stream);
         let raw = RawMode::enter().map_err(|source| CliError::io("use the terminal", source))?;
         if raw.is_some() {
             session.out.note(format_args!("{} and . leave\r", self.escape));
         }
-        let typing = type_to(&mut to, Escape::new(self.escape), self.watch);
         let ended = tokio::select! {
             shown = self.show(&mut from, &mut screen) => shown,
-            typed = typing => match typed {
+            typed = type_to(&mut to, Escape::new(self.escape)) => match typed {
                 Ok(End::Left) => Ok(()),
                 Ok(End::NoMoreKeys) => self.show(&mut from, &mut screen).await,
                 Err(error) => Err(self.asked.cut(error)),
@@ -87,19 +101,29 @@ impl Cmd {
         }
     }
 
-    async fn replay(&self, session: &Session, screen: &mut Screen) -> Result<(), CliError> {
+    /// Shows what was kept, and says how far that goes.
+    async fn replay(
+        &self,
+        session: &Session,
+        screen: &mut Screen,
+    ) -> Result<Option<u64>, CliError> {
         let client = session.client().await?;
         let args = packed(&[])?;
         let start = async |driver: DriverRef| {
             driver.start("capture", Form::Words, args.clone(), None, false).await
         };
         let mut started = self.asked.of(client, start).await?;
+        let mut shown_to = None;
         while let Some(item) = started.items.next().await {
             let value =
                 Value::from_msgpack(&item?).map_err(|e| CallError::Garbled(e.to_string()))?;
-            screen.show(&said(&value)).await?;
+            let said = said(&value);
+            screen.show(&said).await?;
+            if let Some(Value::U64(at)) = value.get("at") {
+                shown_to = Some(at.saturating_add(said.len() as u64));
+            }
         }
-        Ok(())
+        Ok(shown_to)
     }
 }
 
@@ -125,37 +149,5 @@ impl Screen {
             log.write_all(bytes).map_err(|source| CliError::io("write the log", source))?;
         }
         self.out.write(bytes).await
-    }
-}
-
-/// Why nothing is typed any more.
-enum End {
-    /// The escape key.
-    Left,
-    /// Stdin has ended; what the device says is still of interest.
-    NoMoreKeys,
-}
-
-async fn type_to(
-    to: &mut WriteHalf<ByteStream>,
-    mut escape: Escape,
-    watch: bool,
-) -> io::Result<End> {
-    let mut stdin = stdin();
-    let mut typed = vec![0; 1024];
-    loop {
-        let read = stdin.read(&mut typed).await?;
-        let (keys, leaves) = match escape.read(&typed[..read]) {
-            Typed::Keys(keys) => (keys, false),
-            Typed::Leave(keys) => (keys, true),
-        };
-        if !watch {
-            to.write_all(&keys).await?;
-        }
-        match (leaves, read) {
-            (true, _) => return to.shutdown().await.map(|()| End::Left),
-            (false, 0) => return to.shutdown().await.map(|()| End::NoMoreKeys),
-            (false, _) => {}
-        }
     }
 }

@@ -27,7 +27,12 @@ impl Cmd {
         let (record, exporter) = (&found.record, &found.exporter);
         let interfaces = registry.interfaces(record, exporter).await?;
         let tree = registry.tree(exporter).await?;
-        let data = json!({ "exporter": exporter, "driver": record, "interfaces": interfaces });
+        let up = registry.exporters().await?.iter().any(|up| up.exporter == *exporter);
+        if !up {
+            session.out.note(format_args!("{exporter} is not up; this is what it said last"));
+        }
+        let data =
+            json!({ "exporter": exporter, "up": up, "driver": record, "interfaces": interfaces });
         let text = || {
             let address = format!("{exporter}/{}", record.path);
             let address = address.trim_end_matches('/');

@@ -47,6 +47,13 @@ impl Drop for Ends {
     }
 }
 
+/// A piece of what a console said.
+#[derive(serde::Serialize, serde::Deserialize, bus_schema::Describe)]
+pub(crate) struct Said {
+    at: u64,
+    data: Bytes,
+}
+
 /// A relay that does what tests want to see.
 pub(crate) struct Relay(Diary);
 
@@ -119,6 +126,24 @@ impl Relay {
         stream.read_to_end(&mut heard).await?;
         heard.make_ascii_uppercase();
         stream.write_all(&heard).await?;
+        stream.shutdown().await
+    }
+
+    /// What was said before.
+    #[export]
+    async fn capture(&self, items: Items<Said>) -> Result<(), Fault> {
+        items.send(Said { at: 7, data: "booted\n".into() }).await?;
+        Ok(())
+    }
+
+    /// What is said from a place on.
+    #[export]
+    async fn watch(
+        &self,
+        #[default(None)] from: Option<u64>,
+        mut stream: ByteStream,
+    ) -> std::io::Result<()> {
+        stream.write_all(format!("from {from:?}\n").as_bytes()).await?;
         stream.shutdown().await
     }
 
@@ -263,6 +288,20 @@ impl Running {
         let read = timeout(PATIENCE, self.out.read_line(&mut line)).await;
         read.expect("a line in time").unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// The first line of stderr.
+    pub(crate) async fn note(&mut self) -> String {
+        let mut stderr = BufReader::new(self.child.stderr.take().unwrap());
+        let mut line = String::new();
+        timeout(PATIENCE, stderr.read_line(&mut line)).await.expect("a line in time").unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Waits until stdout has this byte.
+    pub(crate) async fn byte(&mut self, wanted: u8) {
+        let read = async { while self.out.read_u8().await.unwrap() != wanted {} };
+        timeout(PATIENCE, read).await.expect("the byte in time");
     }
 
     /// As Ctrl-C does.

@@ -1,11 +1,18 @@
 //! `jmp-bus connect`, `console` and `forward`: bytes in and out.
 
+use std::{fs::File, io::Write as _};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::tcgetattr,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
 };
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Running};
 
 #[tokio::test]
 async fn the_end_of_stdin_is_only_half_of_the_end() {
@@ -72,5 +79,48 @@ async fn ctrl_c_ends_a_forward_and_leaves_nothing() {
     let gone = lab.run(&["forward", "nobody/power", "--tcp", "0"]).await.failed(10);
     assert!(gone.contains("exporters that are up: local"), "{gone}");
     lab.run(&["forward", "local/power"]).await.failed(2);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_watcher_sees_what_was_said_before_and_goes_on_from_there() {
+    let lab = Lab::start().await;
+    let seen = lab.run(&["console", "local/power", "--watch", "--replay"]).await.ok();
+    assert_eq!(seen, "booted\nfrom Some(14)\n");
+    assert_eq!(lab.run(&["console", "local/power", "--watch"]).await.ok(), "from None\n");
+    lab.end().await;
+}
+
+/// A terminal: what a person types into, and what the program has.
+fn terminal() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+    (master.into(), slave.into())
+}
+
+#[tokio::test]
+async fn the_terminal_is_as_before_however_a_console_ends() {
+    let lab = Lab::start().await;
+    for by_key in [true, false] {
+        let (mut person, terminal) = terminal();
+        let before = tcgetattr(&terminal).unwrap().local_modes;
+        let mut command = lab.command(&["console", "local/power", "--method", "echo"]);
+        let mut console = Running::start(command.stdin(terminal.try_clone().unwrap()));
+        assert_eq!(console.note().await, "jmp-bus: Ctrl-] and . leave");
+        person.write_all(b"x").unwrap();
+        console.byte(b'x').await;
+        assert_ne!(tcgetattr(&terminal).unwrap().local_modes, before);
+        match by_key {
+            true => person.write_all(b"\x1d.").unwrap(),
+            false => console.signal("-TERM").await,
+        }
+        let ended = console.ended().await;
+        assert_eq!(ended.code, Some(if by_key { 0 } else { 143 }), "{ended:?}");
+        assert_eq!(tcgetattr(&terminal).unwrap().local_modes, before);
+    }
     lab.end().await;
 }

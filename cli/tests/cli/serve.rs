@@ -20,13 +20,19 @@ async fn a_configuration_is_served_until_sigterm() {
     let mut serve = lab.spawn(&["serve", file.to_str().unwrap(), "-q"]);
     assert_eq!(serve.line().await, "desk is up with 3 drivers");
     let listed = lab.run(&["list"]).await.ok();
-    assert!(listed.contains("desk  up for") && listed.contains("  group/power  fake-power  power"), "{listed}");
+    assert!(
+        listed.contains("desk  up for") && listed.contains("  group/power  fake-power  power"),
+        "{listed}"
+    );
     let again = lab.run(&["serve", file.to_str().unwrap(), "-q"]).await.failed(12);
     assert!(again.contains("an exporter named desk is up already"), "{again}");
     serve.signal("-TERM").await;
     let ended = serve.ended().await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
-    lab.run(&["describe", "desk"]).await.failed(10);
+    let last = lab.run(&["describe", "desk/group/power"]).await;
+    assert_eq!(last.err, "jmp-bus: desk is not up; this is what it said last\n");
+    assert!(last.ok().contains("  on() -> nothing"));
+    lab.run(&["call", "desk/group/power", "on"]).await.failed(10);
     lab.end().await;
 }
 

@@ -164,9 +164,12 @@ pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: Cancellatio
             reconnected_at = Some(Instant::now());
         }
         for (exporter, ids) in due(&inner.calls, reconnected) {
-            let (asking, fresh) =
-                (inner.clone(), reconnected_at.is_some_and(|at| at.elapsed() < RECONNECT_GRACE));
-            inner.tasks.spawn(async move { ask(&asking, &exporter, &ids, fresh).await });
+            let fresh = reconnected_at.is_some_and(|at| at.elapsed() < RECONNECT_GRACE);
+            let (asking, stop) = (inner.clone(), stop.clone());
+            inner.tasks.spawn(async move {
+                // Whoever closes the client has given its calls up.
+                stop.run_until_cancelled(ask(&asking, &exporter, &ids, fresh)).await
+            });
         }
     }
 }
