@@ -1,5 +1,7 @@
 //! PROTOCOL.md says what the code does, as far as that can be checked by a machine.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
+
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{

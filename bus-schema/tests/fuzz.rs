@@ -1,5 +1,7 @@
 //! Every decoder, for a bounded time: whatever comes, it answers, and no claim costs memory.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
+
 use bus_schema::{
     CallId, Fault, Session, StreamId, Type, codec, fuzz,
     message::{Ack, Call, Data, End, KINDS, Open, Opened, Outcome, Reply},

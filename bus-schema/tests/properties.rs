@@ -1,5 +1,7 @@
 //! What holds for every message and every value: nothing is lost between the two codecs.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
+
 #[path = "support/types.rs"]
 mod types;
 

@@ -148,9 +148,13 @@ impl End {
         }
     }
 
-    /// The peer has reset the stream.
+    /// The peer has reset the stream. A detached streaming call goes on without its caller: only
+    /// a cancel ends it.
     pub(crate) fn on_reset(&self, reset: Reset) {
         let mut state = self.lock();
+        if state.flow.is_detached() {
+            return;
+        }
         // A client that has everything forgets the stream, and says so to late questions.
         let has_it = reset.code == ResetCode::NoStream
             && state.direction == Direction::SendOnly

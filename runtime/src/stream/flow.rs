@@ -131,6 +131,11 @@ impl Flow {
         }
     }
 
+    /// Whether it was [made to](Self::detached) send without regard for any peer.
+    pub(crate) fn is_detached(&self) -> bool {
+        !self.keeps
+    }
+
     /// Puts what the record is of into the first chunk.
     pub(crate) fn with_begin(mut self, begin: Begin) -> Self {
         self.begin = Some(begin);

@@ -147,6 +147,8 @@ impl Pump {
                     self.control(codec::encode(&reset)).await?;
                     return Ok(Ended::Cut);
                 }
+                // Cut off by the peer: it knows, and the record does not.
+                Next::Complete if self.end.error().is_some() => return Ok(Ended::Cut),
                 Next::Complete => return Ok(Ended::Complete),
                 Next::Wait => {}
             }
