@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     CommandPower, CommandPowerConfig, Composite, EchoNetwork, FakePower, FakePowerConfig,
-    NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Shell, ShellConfig,
+    NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell, ShellConfig,
     TcpNetwork, TcpNetworkConfig, UdpNetwork, UdpNetworkConfig, UnixNetwork, UnixNetworkConfig,
 };
 
@@ -23,6 +23,8 @@ pub fn kinds() -> Kinds {
         .with(Kind::of::<UdpNetwork>())
         .with(Kind::of::<UnixNetwork>())
         .with(Kind::of::<EchoNetwork>())
+        .with(Qemu::kind())
+        .with(Kind::of::<Serial>())
         .with(Kind { build: shell, ..Kind::of::<Shell>() })
 }
 

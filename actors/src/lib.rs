@@ -5,18 +5,26 @@
 //! | [`Composite`]                                     | nothing: it holds other drivers |
 //! | [`FakePower`], [`ProcessPower`], [`CommandPower`] | the [`Power`] of a device |
 //! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
+//! | [`Qemu`]                                          | a virtual machine |
+//! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
 
 #![deny(missing_docs)]
 
 mod composite;
+mod console;
 mod kinds;
 mod network;
 mod power;
 mod process;
+mod qemu;
+mod serial;
 mod shell;
 
 pub use composite::Composite;
+pub use console::{
+    CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
+};
 pub use kinds::kinds;
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
@@ -34,6 +42,14 @@ pub use power::{
     process::{
         ProcessPower, ProcessPowerBlocking, ProcessPowerClient, ProcessPowerConfig, ProcessStatus,
     },
+};
+pub use qemu::{
+    Accel, Disk, DiskFormat, Hostfwd, Qemu, QemuBlocking, QemuClient, QemuConfig, QemuMonitor,
+    QemuMonitorBlocking, QemuMonitorClient,
+};
+pub use serial::{
+    DataBits, FlowControl, LineSettings, Parity, Serial, SerialBlocking, SerialClient,
+    SerialConfig, StopBits,
 };
 pub use shell::{
     Script, Scripts, ScriptsBlocking, ScriptsClient, ScriptsInterface, Shell, ShellConfig,

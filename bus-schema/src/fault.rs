@@ -125,6 +125,8 @@ words! {
         Unsupported = "unsupported",
         /// A value that the device cannot take.
         Argument = "argument",
+        /// Somebody else has the device.
+        Busy = "busy",
         /// The device did not answer in time.
         Timeout = "timeout",
         /// The device, or the service behind it, could not be reached.

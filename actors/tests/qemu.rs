@@ -1,0 +1,283 @@
+//! A virtual board over the bus: U-Boot in QEMU, which has to be installed.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use actors::{
+    Accel, ConsoleClient, Disk, DiskFormat, Hostfwd, NetworkClient, PowerClient, Qemu, QemuClient,
+    QemuConfig, QemuMonitorClient,
+};
+use bus_schema::{FaultKind, Value};
+use runtime::{ByteStream, CallError, Served, serve};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+    time::interval,
+};
+
+const FIRMWARE: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
+const PROMPT: &str = "\r\n=> ";
+
+/// The configuration of a board of this name, or none where QEMU is not installed.
+fn board(name: &str) -> Option<QemuConfig> {
+    let qemu = Path::new("/usr/bin/qemu-system-aarch64");
+    if !qemu.exists() || !Path::new(FIRMWARE).exists() {
+        eprintln!("skipped: apt-get install qemu-system-arm u-boot-qemu");
+        return None;
+    }
+    let forward = |guestport| Hostfwd { guestport, hostport: 0 };
+    Some(QemuConfig {
+        arch: "aarch64".to_owned(),
+        cpu: Some("cortex-a57".to_owned()),
+        smp: 1,
+        mem: "256M".to_owned(),
+        bios: Some(FIRMWARE.into()),
+        hostfwd: [("ssh".to_owned(), forward(22)), ("http".to_owned(), forward(80))].into(),
+        extra_args: ["-name".to_owned(), name.to_owned()].into(),
+        ..QemuConfig::default()
+    })
+}
+
+/// A name that no other test and no other run has.
+fn name(of: &str) -> String {
+    format!("{of}-{}", std::process::id())
+}
+
+async fn served(config: QemuConfig) -> anyhow::Result<Served> {
+    serve(Qemu::node(config)?).await.map_err(anyhow::Error::from_boxed)
+}
+
+/// The processes that have this name on their command line.
+fn processes(name: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let command = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
+    let named = |command: &Vec<u8>| command.split(|byte| *byte == 0).any(|w| w == name.as_bytes());
+    entries.filter_map(command).filter(named).count()
+}
+
+/// Reads until `end` comes, and gives everything up to there.
+async fn until(stream: &mut ByteStream, end: &str) -> anyhow::Result<String> {
+    let mut got = Vec::new();
+    while !got.ends_with(end.as_bytes()) {
+        got.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&got).into_owned())
+}
+
+fn fault(error: CallError) -> bus_schema::Fault {
+    match error {
+        CallError::Fault { fault, .. } => fault,
+        other => panic!("a fault, not {other}"),
+    }
+}
+
+/// How a stream was cut off.
+async fn cut(stream: &mut ByteStream) -> String {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect_err("the stream is cut off").to_string()
+}
+
+#[tokio::test]
+async fn a_board_boots_is_stopped_at_its_prompt_and_answers() -> anyhow::Result<()> {
+    let name = name("boots");
+    let Some(config) = board(&name) else { return Ok(()) };
+    let served = served(config).await?;
+    let power = PowerClient::new(served.child("power"));
+    let console = ConsoleClient::new(served.child("console"));
+    let monitor = QemuMonitorClient::new(served.child("qmp"));
+
+    let off = fault(monitor.qmp("query-status".to_owned(), None).await.unwrap_err());
+    assert_eq!((off.kind, processes(&name)), (FaultKind::Unreachable, 0));
+
+    // One connects before there is power, as to a real board.
+    let mut writer = console.connect(false).await?;
+    let mut watcher = console.watch(None).await?;
+    power.on().await?;
+    until(&mut writer, "Hit any key to stop autoboot").await?;
+    writer.write_all(b"\n").await?;
+    until(&mut writer, PROMPT).await?;
+    writer.write_all(b"echo $((6 * 7)) version $ver; version\n").await?;
+    let answer = until(&mut writer, PROMPT).await?;
+    assert!(answer.contains("U-Boot 20"), "{answer}");
+    let seen = until(&mut watcher, "Hit any key to stop autoboot").await?;
+    assert!(seen.contains("DRAM:"), "{seen}");
+    until(&mut watcher, "version\r\n").await?;
+    until(&mut watcher, PROMPT).await?;
+
+    let status = monitor.qmp("query-status".to_owned(), None).await?;
+    assert_eq!(status.get("status"), Some(&Value::Text("running".to_owned())));
+    let refused = monitor.qmp("no-such-command".to_owned(), None).await.unwrap_err();
+    assert!(fault(refused).text.contains("no-such-command"));
+
+    power.on().await?; // does nothing to one that is on
+    power.off().await?;
+    assert_eq!(processes(&name), 0);
+    power.cycle(Duration::ZERO).await?;
+    until(&mut watcher, "Hit any key to stop autoboot").await?;
+    power.off().await?;
+    power.off().await?;
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn screen_monitor_and_forwarded_ports_are_streams() -> anyhow::Result<()> {
+    let name = name("streams");
+    let Some(config) = board(&name) else { return Ok(()) };
+    let served = served(config).await?;
+    let vnc = NetworkClient::new(served.child("vnc"));
+    let why = cut(&mut vnc.connect().await?).await;
+    assert!(why.contains("switch it on first"), "{why}");
+    PowerClient::new(served.child("power")).on().await?;
+
+    let mut screen = vnc.connect().await?;
+    let mut version = [0; 12];
+    screen.read_exact(&mut version).await?;
+    assert_eq!(&version, b"RFB 003.008\n");
+
+    let monitor = QemuMonitorClient::new(served.child("qmp"));
+    let mut first = monitor.connect().await?;
+    let greeting = until(&mut first, "\n").await?;
+    assert!(greeting.starts_with("{\"QMP\""), "{greeting}");
+    let why = cut(&mut monitor.connect().await?).await;
+    assert!(why.contains("somebody else is connected"), "{why}");
+
+    let (ssh, http) =
+        (NetworkClient::new(served.child("ssh")), NetworkClient::new(served.child("http")));
+    let (ssh_at, http_at) = (ssh.address().await?, http.address().await?);
+    assert!(ssh_at.starts_with("tcp://127.0.0.1:") && ssh_at != http_at, "{ssh_at} {http_at}");
+    // U-Boot serves nothing, but QEMU takes the connection.
+    let _connected = ssh.connect().await?;
+    served.shutdown().await?;
+    assert_eq!(processes(&name), 0, "nothing outlives its exporter");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reading_tells_whether_the_machine_is_on() -> anyhow::Result<()> {
+    let name = name("reading");
+    let Some(config) = board(&name) else { return Ok(()) };
+    let served = served(config).await?;
+    let power = PowerClient::new(served.child("power"));
+    let mut readings = power.read().await?;
+    let first = readings.next().await.expect("there is always a reading")?;
+    assert_eq!((first.voltage, first.current), (0.0, 0.0));
+    power.on().await?;
+    loop {
+        let reading = readings.next().await.expect("readings go on")?;
+        if reading.current > 0.0 {
+            assert_eq!(reading.voltage, 5.0);
+            break;
+        }
+    }
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_start_says_why() -> anyhow::Result<()> {
+    let name = name("wrong");
+    let Some(config) = board(&name) else { return Ok(()) };
+    let disk = |file: &str| Disk { file: file.into(), format: DiskFormat::Raw, snapshot: false };
+    let wrong = [
+        (QemuConfig { disks: vec![disk("/no/disk.img")], ..config.clone() }, "/no/disk.img"),
+        (QemuConfig { binary: Some("/no/qemu".into()), ..config.clone() }, "/no/qemu"),
+        (QemuConfig { machine: Some("pdp11".to_owned()), ..config.clone() }, "pdp11"),
+    ];
+    for (config, text) in wrong {
+        let served = served(config).await?;
+        let why = PowerClient::new(served.child("power")).on().await.unwrap_err();
+        let why = fault(why);
+        assert!(why.text.contains("does not start") && why.text.contains(text), "{why}");
+        assert_eq!(processes(&name), 0);
+        served.shutdown().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn kvm_runs_the_guest_or_says_that_it_does_not() -> anyhow::Result<()> {
+    let name = name("kvm");
+    let Some(config) = board(&name) else { return Ok(()) };
+    let served = served(QemuConfig { accel: Accel::Kvm, ..config }).await?;
+    // An aarch64 guest has no KVM on another host; on an aarch64 host it may.
+    match PowerClient::new(served.child("power")).on().await {
+        Ok(()) => assert_eq!(std::env::consts::ARCH, "aarch64"),
+        Err(why) => assert!(fault(why).text.to_lowercase().contains("kvm")),
+    }
+    served.shutdown().await?;
+    assert_eq!(processes(&name), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_machine_tells_its_names_and_refuses_sizes_that_are_none() -> anyhow::Result<()> {
+    let served = served(QemuConfig { hostname: "bench".to_owned(), ..Default::default() }).await?;
+    let qemu = QemuClient::new(served.driver());
+    assert_eq!(qemu.get_hostname().await?, "bench");
+    assert_eq!(qemu.get_username().await?, "jumpstarter");
+    assert_eq!(qemu.get_password().await?, "password");
+    qemu.set_memory_size("1G".to_owned()).await?;
+    for wrong in ["1G,foo=bar", "lots", ""] {
+        let why = fault(qemu.set_disk_size(wrong.to_owned()).await.unwrap_err());
+        assert_eq!(why.kind, FaultKind::Argument);
+    }
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_refused() {
+    let port = |name: &str, guestport| (name.to_owned(), Hostfwd { guestport, hostport: 0 });
+    let good = QemuConfig::default();
+    let wrong = [
+        (QemuConfig { arch: "../bin/sh".to_owned(), ..good.clone() }, "architecture"),
+        (QemuConfig { hostname: "a,hostfwd=".to_owned(), ..good.clone() }, "host name"),
+        (QemuConfig { smp: 0, ..good.clone() }, "1 to 256"),
+        (QemuConfig { mem: "much".to_owned(), ..good.clone() }, "512M"),
+        (QemuConfig { hostfwd: [port("power", 22)].into(), ..good.clone() }, "already"),
+        (QemuConfig { hostfwd: [port("ssh", 0)].into(), ..good.clone() }, "1 to 65535"),
+        (QemuConfig { hostfwd: [port("a", 22), port("b", 22)].into(), ..good }, "forwarded as"),
+    ];
+    for (config, text) in wrong {
+        let error = Qemu::node(config).expect_err("it is wrong").to_string();
+        assert!(error.contains(text), "{error}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "the exporter that another test kills"]
+async fn exporter_to_be_killed() -> anyhow::Result<()> {
+    let name = format!("killed-{}", std::os::unix::process::parent_id());
+    let Some(config) = board(&name) else { return Ok(()) };
+    let served = served(config).await?;
+    PowerClient::new(served.child("power")).on().await?;
+    eprintln!("the machine is on");
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn a_machine_does_not_outlive_an_exporter_that_is_killed() -> anyhow::Result<()> {
+    let name = name("killed");
+    if board(&name).is_none() {
+        return Ok(());
+    }
+    let mut exporter = Command::new(std::env::current_exe()?)
+        .args(["--ignored", "--exact", "--nocapture", "exporter_to_be_killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = BufReader::new(exporter.stderr.take().expect("it is piped")).lines();
+    while let Some(line) = said.next_line().await? {
+        if line.contains("the machine is on") {
+            break;
+        }
+    }
+    assert!(processes(&name) > 0, "it runs");
+    exporter.kill().await?;
+    let mut look = interval(Duration::from_millis(10));
+    while processes(&name) > 0 {
+        look.tick().await;
+    }
+    Ok(())
+}
