@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     CommandPower, CommandPowerConfig, Composite, EchoNetwork, FakePower, FakePowerConfig,
-    NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell, ShellConfig,
-    TcpNetwork, TcpNetworkConfig, UdpNetwork, UdpNetworkConfig, UnixNetwork, UnixNetworkConfig,
+    NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell,
+    ShellConfig, TcpNetwork, TcpNetworkConfig, UdpNetwork, UdpNetworkConfig, UnixNetwork,
+    UnixNetworkConfig,
 };
 
 /// Every kind of driver that jmp-bus brings. A lab adds its own with [`Kinds::with`].

@@ -181,7 +181,7 @@ async fn a_machine_that_cannot_start_says_why() -> anyhow::Result<()> {
     let wrong = [
         (QemuConfig { disks: vec![disk("/no/disk.img")], ..config.clone() }, "/no/disk.img"),
         (QemuConfig { binary: Some("/no/qemu".into()), ..config.clone() }, "/no/qemu"),
-        (QemuConfig { machine: Some("pdp11".to_owned()), ..config.clone() }, "pdp11"),
+        (QemuConfig { machine: Some("pdp11".to_owned()), ..config.clone() }, "machine type"),
     ];
     for (config, text) in wrong {
         let served = served(config).await?;
