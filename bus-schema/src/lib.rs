@@ -17,6 +17,8 @@
 mod address;
 pub mod codec;
 mod fault;
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 pub mod limits;
 pub mod message;

@@ -195,7 +195,7 @@ impl ArgReader<'_> {
     /// *bad arguments* if there is none or it has another type.
     pub fn take<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         if self.at == self.count {
-            let missing = &self.method.params[self.at].name;
+            let missing = self.method.params.get(self.at).map_or("?", |param| &param.name);
             return Err(bad_arguments(
                 self.method,
                 format_args!("argument {missing:?} is missing"),
@@ -223,6 +223,9 @@ impl ArgReader<'_> {
         let param = &self.method.params[self.at];
         self.at += 1;
         T::deserialize(&mut self.de).map_err(|error| {
+            // After an error rmp-serde's count of the depth is off: read on in a byte that is
+            // no value.
+            self.de = rmp_serde::Deserializer::from_read_ref(&[0xc1]);
             bad_arguments(
                 self.method,
                 format_args!("argument {} ({}) is no {}: {error}", self.at, param.name, param.ty),

@@ -12,7 +12,7 @@ mod process;
 mod row;
 mod streams;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use bus_schema::Root;
 use runtime::{Client, Settings, floor::Bare};
@@ -23,6 +23,7 @@ pub use self::{
     process::{Cpu, PeerKind, bare_call},
     row::Row,
 };
+use crate::args::variable;
 
 /// What to measure, and where.
 #[derive(Clone, Debug)]
@@ -42,6 +43,22 @@ pub struct Bench {
     pub program: Vec<String>,
     /// Its environment: what the broker wants to know of it.
     pub environment: Vec<(String, String)>,
+}
+
+/// The floor of `cli_call`, if that is what this process was started for. Asked before anything
+/// else: it must not pay for anything of ours, not even for the parser of the command line.
+pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
+    let mut args = std::env::args().skip(1);
+    args.next().filter(|first| first == "__bare-call")?;
+    let server = variable("NATS_URL").unwrap_or_default();
+    let subject = args.next().unwrap_or_default();
+    Some(match bare_call(&server, variable("NATS_TOKEN"), &subject) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jmp-bus: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// Every row's key, in the order they are run.

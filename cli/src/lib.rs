@@ -1,2 +1,34 @@
-//! The CLI.
+//! `jmp-bus`: what a person types.
+//!
+//! The whole program is a value, so that a lab with drivers of its own has a binary of its own in
+//! three lines:
+//!
+//! ```ignore
+//! fn main() -> std::process::ExitCode {
+//!     jmp_bus::Cli::builtin().with::<MyRelay>().run()
+//! }
+//! ```
+//!
+//! | You want to…                   | Start at |
+//! |--------------------------------|----------|
+//! | add a kind of driver           | [`Cli::with`] |
+//! | add a command                  | `cmd.rs`: a `mod` and a line in its list |
+//! | know what an exit code means   | `advice.rs`, or `jmp-bus exit-codes` |
+
+#![deny(missing_docs)]
+
+mod advice;
+mod args;
 pub mod bench;
+mod cmd;
+mod console;
+mod desk;
+mod fanout;
+mod interrupt;
+mod output;
+mod program;
+mod request;
+mod session;
+mod table;
+
+pub use program::Cli;

@@ -328,6 +328,8 @@ fn write_private(path: &Path, text: &str) -> Result<(), BrokerError> {
 }
 
 /// Pings twice as often as the clients' own check, so that both sides notice a dead peer alike.
+/// Streams reserve what they may grow to, and the server's own limit is a share of the free disk:
+/// with it a small disk, or a few roots, would be refused before a byte is stored.
 fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, BrokerError> {
     let port = port.map_or(-1, i32::from);
     let store = quoted(store)?;
@@ -337,7 +339,7 @@ fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, 
 authorization {{ include \"token.conf\" }}
 ping_interval: \"10s\"
 ping_max: 2
-jetstream {{ store_dir: {store} }}
+jetstream {{ store_dir: {store}, max_file_store: 1TB }}
 ports_file_dir: {ports}
 pid_file: {pid}
 log_file: {log}

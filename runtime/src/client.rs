@@ -134,6 +134,11 @@ impl Client {
         self.0.bus.control.server()
     }
 
+    /// Largest message that the broker takes, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.0.control().max_payload()
+    }
+
     /// Whether the broker asked for a proof of identity.
     pub fn is_authenticated(&self) -> bool {
         self.0.bus.control.is_authenticated()

@@ -39,6 +39,16 @@ async fn a_client_with_the_token_gets_in_and_one_without_does_not() -> TestResul
 }
 
 #[tokio::test]
+async fn many_roots_fit_whatever_the_free_disk_is() -> TestResult {
+    let broker = LocalBroker::start(BrokerOptions::default()).await?;
+    for number in 0..64 {
+        broker.connect_settings().make_streams(&format!("r{number}").parse()?).await?;
+    }
+    broker.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_token_is_in_one_private_file_and_nowhere_else() -> TestResult {
     let broker = LocalBroker::start(BrokerOptions::default()).await?;
     let run = run_dir(&broker);

@@ -135,14 +135,18 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let message = codec::encode(&Cancel { ids: vec![id] });
     let to = To::Exporter(ExporterVerb::Cancel);
-    let _ = inner.ask_exporter(exporter, to, message, PATIENCE).await;
+    tokio::select! {
+        biased; // a client that is closed right after still sends it, and waits for no answer
+        _ = inner.ask_exporter(exporter, to, message, PATIENCE) => {}
+        () = inner.stop.cancelled() => {}
+    }
 }
 
 /// Asks about calls that are not answered, until the client is closed. Never silent: a call is
 /// answered, asked about, or lost.
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
-    let mut connects = 0;
+    let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
     let mut connected_at = Instant::now();
     loop {
         tokio::select! {

@@ -129,7 +129,8 @@ impl DriverRef {
         let limit = self.deadline_for(declared);
         let guard = Calls::begin(inner, &self.exporter);
         let large = match args.len() + OVERHEAD_BYTES_MAX > inner.control().max_payload() {
-            true => Some(LargeArgs::offer(inner, &self.exporter, args.clone()).await?),
+            // Boxed, as is all that is rare: every call carries the size of its largest path.
+            true => Some(Box::pin(LargeArgs::offer(inner, &self.exporter, args.clone())).await?),
             false => None,
         };
         let id = guard.id;
@@ -173,6 +174,8 @@ impl DriverRef {
             inner.control().connected().await;
             guard.sent(answers.letters());
             loop {
+                // The message tells its age, so it is not made until it can go.
+                inner.control().connected().await;
                 let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
                 let message = make(Timing {
                     attempt,
@@ -185,8 +188,12 @@ impl DriverRef {
                 match answers.letter().await {
                     Letter::Answer(answer) if answer.is_no_responders() => {
                         // Refused at once; but after an outage the exporter may be a moment later.
-                        if attempt == 0 || began.elapsed() > limit {
+                        if attempt == 0 {
                             return Err(CallError::NoDriver { address: self.shown() });
+                        }
+                        if began.elapsed() > limit {
+                            let why = "nobody listens for it any more";
+                            return Err(CallError::Lost { address: self.shown(), why });
                         }
                         tokio::time::sleep(NOT_YET).await;
                     }
@@ -218,7 +225,7 @@ impl DriverRef {
         match outcome {
             Outcome::Result(bytes) => Ok(bytes),
             Outcome::Parts(parts) => {
-                let fetched = super::parts::fetch(&self.client.0, &self.exporter, parts);
+                let fetched = Box::pin(super::parts::fetch(&self.client.0, &self.exporter, parts));
                 match tokio::time::timeout(limit, fetched).await {
                     Ok(fetched) => fetched,
                     Err(_) => Err(CallError::TimedOut { address: address(), limit, sent: true }),

@@ -65,7 +65,8 @@ pub(crate) async fn fetch(
             parts.bytes
         )));
     }
-    let grant = inner.budget.grant().ok_or_else(no_credit)?;
+    // The call was executed, so this is no error that says that nothing was sent.
+    let grant = inner.budget.grant().ok_or_else(|| CallError::Garbled(no_credit().to_string()))?;
     let end = PipeEnd::new(Flow::new(grant.bytes(), 0), PipeDirection::ReceiveOnly, grant);
     inner.switchboard.plug(parts.stream, exporter.as_str().into(), end.clone());
     speak(inner, exporter, parts.stream, end.clone(), DataLine::Nowhere).await?;

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use bus_schema::Serve;
+use bus_schema::{Failure, Refusal, RefusalCode, Serve};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    answer::Answer,
     core::Core,
     operation::{Work, work},
     request::Request,
@@ -20,9 +21,38 @@ pub(crate) struct DriverActor;
 /// What the actor is told.
 pub(crate) enum DriverMsg {
     /// Run this.
-    Operate(Box<Request>),
+    Operate(Admitted),
     /// An operation panicked: that counts like a panic of the actor.
     Panicked(String),
+}
+
+/// An admitted request on its way to an operation. An actor that ends drops what is left in its
+/// mailbox: then this answers that nothing was executed, and gives the call's place back.
+pub(crate) struct Admitted {
+    core: Arc<Core>,
+    request: Option<Box<Request>>,
+}
+
+impl Admitted {
+    pub(crate) fn new(core: Arc<Core>, request: Request) -> Self {
+        Self { core, request: Some(Box::new(request)) }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Some(request) = self.request.take() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return; // the runtime is gone, and every call with it
+        }
+        let core = self.core.clone();
+        self.core.tasks.spawn(async move {
+            let Request { voice, receipt, reply_to, caller, id, .. } = *request;
+            let refusal = Refusal::new(RefusalCode::Restarting, "the driver is being restarted");
+            let answer = Answer::failed(voice, Failure::Refused(refusal));
+            core.conclude(receipt, &reply_to, &caller, id, answer).await;
+        });
+    }
 }
 
 /// What it is made of.
@@ -65,7 +95,8 @@ impl Actor for DriverActor {
         state: &mut DriverState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            DriverMsg::Operate(request) => {
+            DriverMsg::Operate(mut admitted) => {
+                let Some(request) = admitted.request.take() else { return Ok(()) };
                 let DriverArgs { core, slot, driver } = &state.args;
                 let operation = Work {
                     core: core.clone(),

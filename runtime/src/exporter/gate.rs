@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     answer::{Answer, Voice},
     core::Core,
-    driver_actor::DriverMsg,
+    driver_actor::{Admitted, DriverMsg},
     ledger::{Admission, Arrival},
     request::{Asked, Request},
     slot::Slot,
@@ -131,29 +131,11 @@ async fn let_in(
                 reply_to: envelope.reply_to.clone(),
                 receipt,
             };
-            return hand_over(core, &tenant.actor, request).await;
+            // An actor that died a moment ago drops it, and so answers it.
+            let _ = tenant.actor.send_message(DriverMsg::Operate(Admitted::new(core.clone(), request)));
+            return Ok(());
         }
     };
     core.send_answer(&envelope.reply_to, &envelope.client, asked.id, answer).await;
     Ok(())
-}
-
-/// Gives the request to the actor. One that died a moment ago leaves it here, and the caller is
-/// told; nothing was executed.
-async fn hand_over(
-    core: &Arc<Core>,
-    actor: &ractor::ActorRef<DriverMsg>,
-    request: Request,
-) -> Result<(), (Voice, Refusal)> {
-    match actor.send_message(DriverMsg::Operate(Box::new(request))) {
-        Ok(()) => Ok(()),
-        Err(ractor::MessagingErr::SendErr(DriverMsg::Operate(request))) => {
-            let Request { voice, receipt, reply_to, caller, id, .. } = *request;
-            let refusal = Refusal::new(RefusalCode::Restarting, "the driver is being restarted");
-            let answer = Answer::failed(voice, Failure::Refused(refusal));
-            core.conclude(receipt, &reply_to, &caller, id, answer).await;
-            Ok(())
-        }
-        Err(_) => Ok(()),
-    }
 }

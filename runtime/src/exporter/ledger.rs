@@ -23,6 +23,9 @@ use super::answer::Answer;
 /// Sessions without calls are remembered this long, for a message that was long on its way.
 const SESSION_KEPT: Duration = Duration::from_secs(600);
 
+/// What a message may have spent on its way since its age was written into it.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 /// One call as it arrives.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -74,6 +77,7 @@ struct Entry {
     fingerprint: u64,
     driver: DriverId,
     reply_to: Arc<str>,
+    admitted: Duration,
     state: EntryState,
 }
 
@@ -143,6 +147,7 @@ impl Ledger {
                 fingerprint: call.fingerprint,
                 driver: call.driver,
                 reply_to: call.reply_to,
+                admitted: now,
                 state,
             };
             let session = self.sessions.entry((call.client.clone(), id.session)).or_default();
@@ -184,13 +189,14 @@ impl Ledger {
             return Some(Admission::Unknown(Unknown::Dropped));
         }
         let Some(entry) = session.calls.get_mut(&id.counter) else {
-            let remembered = call.age <= now.saturating_sub(self.complete_since);
+            let remembered = call.age + ON_ITS_WAY < now.saturating_sub(self.complete_since);
             let may_run = remembered || !call.repeated;
             return (!may_run).then_some(Admission::Unknown(Unknown::Forgotten));
         };
-        if entry.fingerprint != call.fingerprint {
-            let text =
-                format!("call id {id} was used before, for another method or other arguments");
+        if (entry.fingerprint, entry.driver) != (call.fingerprint, call.driver) {
+            let text = format!(
+                "call id {id} was used before, for another driver, method or other arguments"
+            );
             return Some(Admission::Refused(Refusal::new(RefusalCode::IdReused, text)));
         }
         entry.reply_to = call.reply_to.clone();
@@ -337,19 +343,27 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is past its time.
+    /// Forgets what is past its time. What was first sent before that is not known to be new any
+    /// more.
     pub(crate) fn sweep(&mut self, now: Duration) {
         let (ended, ended_bytes) = (&mut self.ended, &mut self.ended_bytes);
+        let complete_since = &mut self.complete_since;
         self.sessions.retain(|_, session| {
             session.calls.retain(|_, entry| match entry.state {
                 EntryState::Ended { until, bytes, .. } if until < now => {
                     *ended -= 1;
                     *ended_bytes -= bytes;
+                    *complete_since = (*complete_since).max(entry.admitted);
                     false
                 }
                 _ => true,
             });
-            !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT
+            let keep =
+                !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
+            if !keep {
+                *complete_since = (*complete_since).max(session.used);
+            }
+            keep
         });
     }
 

@@ -76,7 +76,7 @@ impl Work {
         });
         let answer = match self.request.open {
             None => self.call(&operation, ticket).await,
-            Some(open) => match self.open(&operation, open).await {
+            Some(open) => match Box::pin(self.open(&operation, open)).await {
                 Ok(answer) => answer,
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
@@ -107,6 +107,10 @@ impl Work {
             let guard = self.wait_for_turn(ticket).await?;
             *operation.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(guard));
         }
+        if self.gone.is_cancelled() {
+            // Whoever had the turn before has crashed, and took this driver's value along.
+            return Err(self.restarting().into());
+        }
         self.core.ledger().begin(&self.request.receipt, self.core.uptime());
         let method = self.request.method();
         let cx = Context::from(operation.clone());
@@ -121,7 +125,8 @@ impl Work {
             Body::Args(form, bytes) => arguments(*form, bytes.clone(), method),
             Body::Json(bytes) => json_arguments(bytes, method),
             Body::Parts(form, parts) => {
-                let fetched = timeout_at(self.request.deadline, self.fetch(*parts)).await;
+                // Boxed, as is all that is rare: every operation carries the size of its largest path.
+                let fetched = timeout_at(self.request.deadline, Box::pin(self.fetch(*parts))).await;
                 let bytes =
                     fetched.map_err(|_| expired("while its arguments were on their way"))??;
                 arguments(*form, bytes, method)
@@ -154,6 +159,7 @@ impl Work {
             () = self.request.receipt.cancel.cancelled() => {
                 Err(expired("cancelled by its caller before its turn came"))
             }
+            () = self.gone.cancelled() => Err(self.restarting()),
             turn = timeout_at(self.request.deadline, ticket.turn()) => turn.map_err(|_| {
                 let holder = self.slot.turn.holder();
                 let (what, since) = holder.unwrap_or_else(|| ("another call".to_owned(), Duration::ZERO));
@@ -316,8 +322,15 @@ impl Work {
             .unwrap_or_else(|| "no message".to_owned());
         let what = format!("panic in {}: {what}", self.request.method().name);
         tracing::error!(what, "driver panicked");
+        // At once, so that nothing that waits for the turn begins on the broken value.
+        self.gone.cancel();
         let _ = self.actor.send_message(DriverMsg::Panicked(what.clone()));
         Fault::new(FaultKind::Panic, what)
+    }
+
+    fn restarting(&self) -> Refusal {
+        let text = format!("driver {} crashed and is being restarted", self.slot.address);
+        Refusal::new(RefusalCode::Restarting, text)
     }
 
     fn died(&self) -> Fault {

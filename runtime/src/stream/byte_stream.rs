@@ -157,6 +157,8 @@ impl End {
             state.flow.assume_acknowledged();
         } else if !state.is_complete() {
             state.cut(reset, false);
+        } else {
+            return; // a late answer to a late acknowledgement: not one more word
         }
         drop(state);
         self.wake_pump.notify_one();
@@ -246,6 +248,11 @@ impl End {
             return Next::Reset(Reset { code: ResetCode::Cancelled, text: String::new() });
         }
         Next::Wait
+    }
+
+    /// Whether bytes come in here, so that their sender may ask once more whether they did.
+    pub(crate) fn receives(&self) -> bool {
+        self.lock().direction != Direction::SendOnly
     }
 
     /// Waits for something to send. Cancel safe.

@@ -474,7 +474,10 @@ impl Flow {
     /// which tells the peer that it need not answer.
     pub(crate) fn ack(&mut self) -> Ack {
         self.granted = self.granted.max(self.consumed + self.window);
-        let unsure = !self.unacked.is_empty();
+        // What was sealed and not sent yet is not the peer's concern: two ends that both wait for
+        // credit would answer each other without end.
+        let again = self.unacked.front().is_some_and(|first| first.span.start < self.sent_up_to);
+        let unsure = self.sent > 0 || again;
         Ack {
             received: self.received,
             limit: self.granted,

@@ -114,7 +114,7 @@ impl Pump {
     /// Runs to the end, then disconnects the stream.
     pub(crate) async fn run(mut self) {
         match self.speak().await {
-            Ok(Ended::Complete) if self.lingers => self.linger().await,
+            Ok(Ended::Complete) if self.lingers && self.end.receives() => self.linger().await,
             Ok(Ended::Complete) => {}
             Ok(Ended::Cut) => self.close_record().await,
             Err(error) => self.end.reset(ResetCode::Silent, error),

@@ -1,6 +1,11 @@
 //! End-to-end tests against a real nats-server: one binary, one broker for all but those that
 //! harm it.
 
+mod calls;
 mod example;
+mod forgery;
 mod open_calls;
+mod outage;
 mod record;
+mod streams;
+mod second_client;

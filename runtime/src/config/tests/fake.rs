@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus_schema::{
     Args, Describe, Failure, Fault, Field, Interface, Kind as MethodKind, Method, RawContext,
-    RawItems, RawPipe, Serve, Serving, Type, Value, Variant, encode_value,
+    RawItems, RawPipe, Serve, Serving, Type, Value, Variant,
 };
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::{BuildError, ChildrenRule, DriverKind, Factory, Kind, Kinds, Node, Site};
+use crate::{BuildError, ChildrenRule, DriverKind, Factory, Kind, Kinds, Node, Role, Site};
 
 pub(super) fn kinds() -> Kinds {
     let by_hand = |name, children, build| Kind {
@@ -77,7 +77,7 @@ pub(super) struct Settings {
     names: BTreeMap<String, String>,
     since: Option<std::time::SystemTime>,
     key: Option<Bytes>,
-    serial: Option<uuid::Uuid>,
+    serial: Option<bus_schema::DriverId>,
 }
 
 impl Describe for Mode {
@@ -118,13 +118,13 @@ impl Describe for Settings {
                 field("names", BTreeMap::<String, String>::describe()),
                 field("since", Option::<std::time::SystemTime>::describe()),
                 field("key", Option::<Bytes>::describe()),
-                field("serial", Option::<uuid::Uuid>::describe()),
+                field("serial", Option::<bus_schema::DriverId>::describe()),
             ],
         }
     }
 }
 
-/// Tells its settings and its place to whoever calls it.
+/// Tells its settings and its place as the help of its interface.
 struct FakePower {
     settings: Settings,
     site: Site,
@@ -163,13 +163,14 @@ impl DriverKind for FakePower {
 
 impl Serve for FakePower {
     fn interfaces(&self) -> Vec<Arc<Interface>> {
-        Self::interfaces_of_kind()
+        let Self { settings, site } = self;
+        let help = format!("{settings:?} at {}/{} {}", site.exporter, site.path, site.id);
+        let said = |kind: &Arc<Interface>| Interface { help: help.clone(), ..(**kind).clone() };
+        Self::interfaces_of_kind().iter().map(|kind| Arc::new(said(kind))).collect()
     }
 
     fn call(self: Arc<Self>, _: RawContext, _: &str, _: Args) -> Serving<Vec<u8>> {
-        let Self { settings, site } = &*self;
-        let text = format!("{settings:?} at {}/{} {}", site.exporter, site.path, site.id);
-        Box::pin(async move { Ok(encode_value(&text)?) })
+        Box::pin(async { Err(Failure::Fault(Fault::unsupported("no call"))) })
     }
 
     fn streaming_call(
@@ -185,4 +186,10 @@ impl Serve for FakePower {
     fn stream(self: Arc<Self>, _: RawContext, _: &str, _: Args, _: RawPipe) -> Serving<()> {
         Box::pin(async { Err(Failure::Fault(Fault::unsupported("no stream"))) })
     }
+}
+
+/// What the drivers that a node's factory makes were opened with.
+pub(super) async fn opened(node: &Node) -> String {
+    let Role::Driver { factory, .. } = &node.role else { panic!("{node:?} is no driver") };
+    factory().await.unwrap().interfaces()[0].help.clone()
 }

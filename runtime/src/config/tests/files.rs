@@ -1,8 +1,8 @@
 use std::{fs, path::Path as FilePath};
 
-use bus_schema::{Args, DriverId, Path, RawContext, Value};
+use bus_schema::{DriverId, Path};
 
-use super::{super::Config, GOOD, good, kinds, parse, state};
+use super::{super::Config, GOOD, fake::opened, good, kinds, parse, state};
 use crate::{Node, Role, Site};
 
 fn at<'n>(root: &'n Node, path: &str) -> &'n Node {
@@ -54,12 +54,8 @@ fn a_ref_leads_to_the_driver_at_the_end() {
 #[tokio::test]
 async fn a_driver_opens_with_its_configuration_each_time() {
     let config = good(GOOD);
-    let Role::Driver { factory, .. } = &at(&config.root, "power").role else { panic!() };
     for _restart in 0..2 {
-        let driver = factory().await.unwrap();
-        let cx = RawContext(std::sync::Arc::new(()));
-        let bytes = driver.call(cx, "on", Args::default()).await.unwrap();
-        let Value::Text(text) = Value::from_msgpack(&bytes).unwrap() else { panic!() };
+        let text = opened(at(&config.root, "power")).await;
         assert!(text.contains(r#"url: "/dev/ttyUSB0", port: 7"#), "{text}");
         assert!(text.contains("delay: Some(90s), mode: Some(On)"), "{text}");
         let place = "at bench-1/power 00000000-0000-4000-8000-000000000001";

@@ -1,22 +1,11 @@
 //! Configuration values: what is taken for each type, and the whole line for what is not.
 
-use bus_schema::{Args, RawContext, Value};
-
-use super::{good, said_of_config};
-use crate::Role;
+use super::{fake::opened, good, said_of_config};
 
 /// The settings that a driver opens with, as text.
 async fn settings(config: &str) -> String {
     let text = format!("name: b\nexport: {{p: {{type: fake-power, config: {config}}}}}");
-    let config = good(&text);
-    let Role::Driver { factory, .. } = &config.root.children["p"].role else { panic!("{text}") };
-    let driver = factory().await.unwrap();
-    let cx = RawContext(std::sync::Arc::new(()));
-    let bytes = driver.call(cx, "on", Args::default()).await.unwrap();
-    match Value::from_msgpack(&bytes).unwrap() {
-        Value::Text(text) => text,
-        other => panic!("{other:?}"),
-    }
+    opened(&good(&text).root.children["p"]).await
 }
 
 #[tokio::test]

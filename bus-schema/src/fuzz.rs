@@ -1,0 +1,194 @@
+//! One entry point for each decoder: whatever the bytes, it returns, and takes no more memory
+//! than they are worth. `tests/fuzz.rs` runs them for a bounded time; a fuzzer may for longer.
+
+use std::str::from_utf8;
+
+use bytes::Bytes;
+
+use crate::{
+    Address, Args, CallId, ClientName, DriverId, Field, Incarnation, Interface, InterfaceDigest,
+    Kind, Method, MethodName, Path, Presence, Root, Selector, Session, StreamId, Target,
+    TreeRecord, Type, Value, Variant,
+    codec::{self, Message},
+    message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
+    subject::{FromClient, FromExporter, Inbox},
+};
+
+/// One decoder.
+pub type Entry = fn(&[u8]);
+
+/// Every decoder, by name.
+pub const ENTRIES: &[(&str, Entry)] = &[
+    ("call", message::<Call>),
+    ("reply", message::<Reply>),
+    ("ask", message::<Ask>),
+    ("told", message::<Told>),
+    ("cancel", message::<Cancel>),
+    ("ping", message::<Ping>),
+    ("pong", message::<Pong>),
+    ("open", message::<Open>),
+    ("opened", message::<Opened>),
+    ("data", data),
+    ("ack", message::<Ack>),
+    ("reset", message::<Reset>),
+    ("presence", message::<Presence>),
+    ("tree", message::<TreeRecord>),
+    ("interface", message::<Interface>),
+    ("subjects", subjects),
+    ("addresses", addresses),
+    ("ids", ids),
+    ("value", value),
+    ("json", json),
+    ("word", word),
+    ("args", args),
+];
+
+/// A message. What can be read can be written, and is then the same.
+pub fn message<M: Message>(bytes: &[u8]) {
+    if let Ok(message) = codec::decode::<M>(bytes) {
+        let written = codec::encode(&message);
+        let read: M = codec::decode(&written).expect("what was written can be read");
+        assert_eq!(codec::encode(&read), written);
+    }
+}
+
+/// A data message.
+pub fn data(bytes: &[u8]) {
+    if let Ok(data) = Data::decode(&Bytes::copy_from_slice(bytes)) {
+        let written = data.encode();
+        let read = Data::decode(&written).expect("what was written can be read");
+        assert_eq!(read.encode(), written);
+    }
+}
+
+/// Subjects, as either side reads them.
+pub fn subjects(bytes: &[u8]) {
+    let Ok(text) = from_utf8(bytes) else { return };
+    let root = Root::default();
+    if let Ok(subject) = FromClient::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
+    }
+    if let Ok(subject) = FromExporter::read(&root, text) {
+        let written = subject.under(&root);
+        assert_eq!(FromExporter::read(&root, &written), Ok(subject));
+    }
+    let _ = FromClient::speaker(&root, text);
+    let client: ClientName = "alice".parse().expect("a name");
+    let inbox = Inbox::of_client(&root, &client, Session(1));
+    let _ = (inbox.read(text), Inbox::belongs_to(text, &root, &client));
+}
+
+/// Addresses and selectors.
+pub fn addresses(bytes: &[u8]) {
+    let Ok(text) = from_utf8(bytes) else { return };
+    if let Ok(address) = text.parse::<Address>() {
+        assert_eq!(address.to_string(), text);
+    }
+    if let Ok(selector) = text.parse::<Selector>() {
+        let written = selector.to_string();
+        assert_eq!(written.parse(), Ok(selector));
+    }
+    let _ = (text.parse::<Path>(), text.parse::<Target>());
+}
+
+/// Names and ids.
+pub fn ids(bytes: &[u8]) {
+    let Ok(text) = from_utf8(bytes) else { return };
+    fn id<T: std::str::FromStr + ToString>(text: &str) {
+        if let Ok(id) = text.parse::<T>() {
+            assert_eq!(id.to_string(), text);
+        }
+    }
+    id::<DriverId>(text);
+    id::<CallId>(text);
+    id::<StreamId>(text);
+    id::<Session>(text);
+    id::<Incarnation>(text);
+    id::<InterfaceDigest>(text);
+    id::<MethodName>(text);
+    id::<ClientName>(text);
+}
+
+/// A value of any type.
+pub fn value(bytes: &[u8]) {
+    if let Ok(value) = Value::from_msgpack(bytes) {
+        for ty in &types() {
+            let _ = (value.to_json(ty), value.shown_as(ty));
+        }
+    }
+}
+
+/// JSON where each type is expected.
+pub fn json(bytes: &[u8]) {
+    let Ok(json) = serde_json::from_slice(bytes) else { return };
+    for ty in &types() {
+        if let Ok(value) = Value::from_json(ty, &json) {
+            let _ = value.to_json(ty);
+        }
+    }
+}
+
+/// A word where each type is expected.
+pub fn word(bytes: &[u8]) {
+    let Ok(text) = from_utf8(bytes) else { return };
+    for ty in &types() {
+        if let Ok(value) = Value::from_word(ty, text) {
+            let _ = value.shown_as(ty);
+        }
+    }
+}
+
+/// Arguments of a method with a parameter of each type.
+pub fn args(bytes: &[u8]) {
+    let params = types().into_iter().map(|ty| field("p", ty)).collect();
+    let method = Method {
+        name: "m".to_owned(),
+        kind: Kind::Call,
+        help: String::new(),
+        params,
+        result: Type::Unit,
+        concurrent: false,
+        uncancellable: false,
+        deadline_ms: None,
+    };
+    let args = Args(Bytes::copy_from_slice(bytes));
+    if let Ok(mut reader) = args.reader(&method) {
+        while reader.take_or(|| Value::Nil).is_ok_and(|value| value != Value::Nil) {}
+        let _ = reader.finish();
+    }
+    if let Ok(mut reader) = args.reader(&method) {
+        let _ = (reader.take::<String>(), reader.take::<u16>(), reader.take::<Vec<String>>());
+        let _ = (reader.take::<std::time::Duration>(), reader.take::<std::time::SystemTime>());
+    }
+}
+
+fn field(name: &str, ty: Type) -> Field {
+    Field { name: name.to_owned(), ty, help: String::new(), optional: true, default: None }
+}
+
+/// One of each type.
+fn types() -> Vec<Type> {
+    let variant =
+        |name: &str, carries| Variant { name: name.to_owned(), help: String::new(), carries };
+    vec![
+        Type::Unit,
+        Type::Bool,
+        Type::I64,
+        Type::U64,
+        Type::F64,
+        Type::Text,
+        Type::Bytes,
+        Type::Timestamp,
+        Type::Duration,
+        Type::List(Box::new(Type::Timestamp)),
+        Type::Map(Box::new(Type::Duration)),
+        Type::Struct { name: "S".to_owned(), fields: vec![field("a", Type::Bytes)] },
+        Type::Enum {
+            name: "E".to_owned(),
+            variants: vec![variant("off", Type::Unit), variant("at", Type::F64)],
+        },
+        Type::Optional(Box::new(Type::I64)),
+        Type::Resource,
+        Type::Any,
+    ]
+}

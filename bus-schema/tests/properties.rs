@@ -1,0 +1,323 @@
+//! What holds for every message and every value: nothing is lost between the two codecs.
+
+#[path = "support/types.rs"]
+mod types;
+
+use bus_schema::{
+    CallId, DriverId, DriverRecord, Fault, FaultKind, Field, Incarnation, Interface,
+    InterfaceDigest, Kind, Method, Presence, Refusal, RefusalCode, Session, State, StreamId,
+    TreeRecord, Type, Value,
+    codec::{self, DATA_HEAD_BYTES, Message},
+    message::{
+        Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
+        Progress, Reply, Reset, ResetCode, Told, Unknown,
+    },
+};
+use bytes::Bytes;
+use proptest::{
+    collection::{btree_map, vec},
+    option::of,
+    prelude::*,
+    sample::select,
+    test_runner::TestCaseResult,
+};
+use types::{anything, text, types, value_of};
+
+fn id() -> impl Strategy<Value = CallId> {
+    (any::<u64>(), any::<u64>())
+        .prop_map(|(session, counter)| CallId { session: Session(session), counter })
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+}
+
+fn incarnation() -> impl Strategy<Value = Incarnation> {
+    any::<u64>().prop_map(Incarnation)
+}
+
+fn stream() -> impl Strategy<Value = StreamId> {
+    any::<u128>().prop_map(StreamId)
+}
+
+fn parts() -> impl Strategy<Value = Parts> {
+    (stream(), any::<u64>()).prop_map(|(stream, bytes)| Parts { stream, bytes })
+}
+
+fn form() -> impl Strategy<Value = Form> {
+    select(&[Form::Typed, Form::Words][..])
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    (select(FaultKind::KNOWN), text()).prop_map(|(kind, text)| Fault { kind, text })
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    (select(RefusalCode::KNOWN), text(), of(any::<u64>()), of(any::<u64>()))
+        .prop_map(|(code, text, limit, since_ms)| Refusal { code, text, limit, since_ms })
+}
+
+fn unknown() -> impl Strategy<Value = Unknown> {
+    select(&[Unknown::Forgotten, Unknown::Dropped][..])
+}
+
+/// attempt, age, deadline, done_below, epoch
+fn timing() -> impl Strategy<Value = (u32, u64, u64, u64, Option<u64>)> {
+    (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), of(any::<u64>()))
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    (of(id()), timing(), form(), bytes(), of(parts())).prop_map(
+        |(id, timing, form, args, parts)| {
+            let (attempt, age_ms, deadline_ms, done_below, epoch) = timing;
+            Call { id, attempt, age_ms, deadline_ms, done_below, epoch, form, args, parts }
+        },
+    )
+}
+
+fn open() -> impl Strategy<Value = Open> {
+    (id(), stream(), any::<u64>(), timing(), form(), bytes(), any::<bool>()).prop_map(
+        |(id, stream, credit, timing, form, args, detached)| {
+            let (attempt, age_ms, deadline_ms, done_below, epoch) = timing;
+            Open {
+                id,
+                stream,
+                credit,
+                attempt,
+                age_ms,
+                deadline_ms,
+                done_below,
+                epoch,
+                form,
+                args,
+                detached,
+            }
+        },
+    )
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        bytes().prop_map(Outcome::Result),
+        parts().prop_map(Outcome::Parts),
+        fault().prop_map(Outcome::Fault),
+        refusal().prop_map(Outcome::Refused),
+        unknown().prop_map(Outcome::Unknown),
+    ]
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    prop_oneof![
+        any::<u64>().prop_map(Progress::Queued),
+        any::<u64>().prop_map(Progress::Running),
+        Just(Progress::Done),
+        Just(Progress::Unknown),
+    ]
+}
+
+fn opened() -> impl Strategy<Value = Opened> {
+    prop_oneof![
+        (incarnation(), any::<u64>(), of(types()))
+            .prop_map(|(incarnation, credit, item)| Opened::Open { incarnation, credit, item }),
+        fault().prop_map(Opened::Fault),
+        refusal().prop_map(Opened::Refused),
+        unknown().prop_map(Opened::Unknown),
+    ]
+}
+
+fn ack() -> impl Strategy<Value = Ack> {
+    (any::<[u64; 3]>(), any::<[bool; 3]>()).prop_map(
+        |([received, limit, sent], [ended, finished, again])| Ack {
+            received,
+            limit,
+            ended,
+            sent,
+            finished,
+            again,
+        },
+    )
+}
+
+fn begin() -> impl Strategy<Value = Begin> {
+    (text(), text(), types(), any::<u64>()).prop_map(|(address, method, item, began_ms)| Begin {
+        address,
+        method,
+        item,
+        began_ms,
+    })
+}
+
+fn end() -> impl Strategy<Value = End> {
+    (any::<u64>(), any::<u64>(), of(fault()), of(any::<u64>()))
+        .prop_map(|(bytes, items, fault, recorded)| End { bytes, items, fault, recorded })
+}
+
+fn labels() -> impl Strategy<Value = std::collections::BTreeMap<String, String>> {
+    btree_map(text(), text(), 0..3)
+}
+
+fn digest() -> impl Strategy<Value = InterfaceDigest> {
+    any::<[u8; 16]>().prop_map(InterfaceDigest)
+}
+
+fn presence() -> impl Strategy<Value = Presence> {
+    let state = select(&[State::Up, State::Draining, State::Left][..]);
+    let numbers = (any::<u64>(), any::<u64>(), any::<u32>());
+    ("[a-z0-9][a-z0-9_-]{0,63}", incarnation(), state, text(), text(), numbers, labels(), digest())
+        .prop_map(|(exporter, incarnation, state, host, version, numbers, labels, tree)| {
+            let (started_ms, beat, drivers) = numbers;
+            Presence {
+                exporter: exporter.parse().unwrap(),
+                incarnation,
+                state,
+                host,
+                version,
+                started_ms,
+                beat,
+                labels,
+                drivers,
+                tree,
+            }
+        })
+}
+
+fn driver() -> impl Strategy<Value = DriverRecord> {
+    let uuid = any::<u128>().prop_map(|n| DriverId::from(uuid::Uuid::from_u128(n)));
+    let interfaces = vec((text(), digest()), 0..3);
+    (uuid, text(), text(), labels(), text(), labels(), interfaces, of(text())).prop_map(
+        |(id, path, kind, labels, description, methods_description, interfaces, alias_of)| {
+            DriverRecord {
+                id,
+                path,
+                kind,
+                labels,
+                description,
+                methods_description,
+                interfaces,
+                alias_of,
+            }
+        },
+    )
+}
+
+fn field() -> impl Strategy<Value = Field> {
+    (text(), types(), text(), any::<bool>(), of(anything()))
+        .prop_map(|(name, ty, help, optional, default)| Field { name, ty, help, optional, default })
+}
+
+fn method() -> impl Strategy<Value = Method> {
+    let kind = select(&[Kind::Call, Kind::StreamingCall, Kind::Stream][..]);
+    let marks = any::<[bool; 2]>();
+    (text(), kind, text(), vec(field(), 0..3), types(), marks, of(any::<u64>())).prop_map(
+        |(name, kind, help, params, result, [concurrent, uncancellable], deadline_ms)| Method {
+            name,
+            kind,
+            help,
+            params,
+            result,
+            concurrent,
+            uncancellable,
+            deadline_ms,
+        },
+    )
+}
+
+fn interface() -> impl Strategy<Value = Interface> {
+    (text(), any::<u32>(), text(), vec(method(), 0..3))
+        .prop_map(|(name, version, help, methods)| Interface { name, version, help, methods })
+}
+
+fn survives<M: Message + PartialEq + std::fmt::Debug>(message: &M) -> TestCaseResult {
+    let bytes = codec::encode(message);
+    let read = codec::decode::<M>(&bytes);
+    prop_assert_eq!(&read.unwrap(), message);
+    // Whatever a peer leaves out at the end is an error or a default, and no panic.
+    for len in 0..bytes.len() {
+        prop_assert!(codec::decode::<M>(&bytes[..len]).is_err());
+    }
+    Ok(())
+}
+
+fn takes_any_word(ty: &Type) -> bool {
+    match ty {
+        Type::Text | Type::Bytes => true,
+        Type::Optional(inner) => takes_any_word(inner),
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn calls_survive(
+        call in call(),
+        outcome in outcome(),
+        ids in vec(id(), 0..4),
+        incarnation in incarnation(),
+        calls in vec(progress(), 0..4),
+        host in text(),
+        uptime_ms: u64,
+    ) {
+        survives(&call)?;
+        survives(&Reply { outcome })?;
+        survives(&Ask { ids: ids.clone() })?;
+        survives(&Cancel { ids })?;
+        survives(&Told { incarnation, calls })?;
+        survives(&Ping {})?;
+        survives(&Pong { incarnation, host, uptime_ms })?;
+    }
+
+    #[test]
+    fn streams_survive(
+        open in open(),
+        opened in opened(),
+        ack in ack(),
+        code in select(&[ResetCode::Cancelled, ResetCode::Fault, ResetCode::NoStream,
+            ResetCode::Protocol, ResetCode::ShuttingDown, ResetCode::LeaseEnded,
+            ResetCode::Silent, ResetCode::Other][..]),
+        text in text(),
+    ) {
+        survives(&open)?;
+        survives(&opened)?;
+        survives(&ack)?;
+        survives(&Reset { code, text })?;
+    }
+
+    #[test]
+    fn records_survive(
+        presence in presence(),
+        tree in (digest(), any::<u32>(), vec(driver(), 0..3)),
+        interface in interface(),
+    ) {
+        survives(&presence)?;
+        let (tree, parts, drivers) = tree;
+        survives(&TreeRecord { tree, parts, drivers })?;
+        survives(&interface)?;
+    }
+
+    #[test]
+    fn data_survives(at: u64, data in bytes(), begin in of(begin()), end in of(end())) {
+        let plain = Data { at, data: data.clone(), begin: None, end: None };
+        let head = Data::head(at, data.len() as u32);
+        prop_assert_eq!(plain.encode(), [&head[..], &data].concat());
+        prop_assert_eq!(head.len(), DATA_HEAD_BYTES);
+        let whole = Data { begin, end, ..plain };
+        prop_assert_eq!(Data::decode(&whole.encode()).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_value_survives_both_codecs(
+        (ty, value) in types().prop_flat_map(|ty| (Just(ty.clone()), value_of(&ty))),
+    ) {
+        let msgpack = rmp_serde::to_vec_named(&value).unwrap();
+        prop_assert_eq!(&Value::from_msgpack(&msgpack).unwrap(), &value);
+        let json = value.to_json(&ty).to_string();
+        let read = Value::from_json(&ty, &serde_json::from_str(&json).unwrap());
+        prop_assert_eq!(read.as_ref(), Ok(&value), "by way of {}", json);
+        // A person may type it too, where a word is not taken as it stands.
+        if !takes_any_word(&ty) {
+            prop_assert_eq!(Value::from_word(&ty, &json), Ok(value), "by way of {}", json);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Every way a command can fail, its exit code, and one thing to do next.
+//!
+//! There is no `_` arm here: a new error does not compile until someone has thought of both.
+
+use std::{borrow::Cow, io, process::ExitCode};
+
+use bus_schema::{Refusal, RefusalCode, message::ResetCode};
+use runtime::{
+    BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError, ShutdownError,
+};
+use serde_json::json;
+
+use crate::{args::Format, interrupt::Signal};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
+    #[error(transparent)]
+    Shutdown(#[from] ShutdownError),
+    #[error("the configuration is not valid:\n{0}")]
+    Config(#[from] ConfigErrors),
+    /// What was typed makes no sense together.
+    #[error("{0}")]
+    Usage(String),
+    #[error("no broker is named")]
+    NoBroker,
+    /// The registry knows no such thing.
+    #[error("{what} is not on this bus")]
+    NotFound { what: String, instead: String },
+    #[error(
+        "{file} lets its callers run commands on this host, and the broker asks nobody who they are: {drivers}"
+    )]
+    Insecure { file: String, drivers: String },
+    /// Some of several calls failed; each was told when it did.
+    #[error("{failed} of {all} failed")]
+    Some { failed: usize, all: usize },
+    #[error("{0} of the checks failed")]
+    Checks(usize),
+    #[error("another exporter took the name {0}")]
+    Replaced(String),
+    #[error("the bench: {0:#}")]
+    Bench(anyhow::Error),
+    #[error("cannot {what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error("cannot show a result: {0}")]
+    Show(#[from] serde_json::Error),
+    /// Whoever read stdout has left.
+    #[error("nobody reads the output any more")]
+    NobodyReads,
+    #[error("interrupted")]
+    Interrupted(Signal),
+}
+
+impl CliError {
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    pub(crate) fn stdout(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::io("write to stdout", source),
+        }
+    }
+
+    /// Whether a device may have done something.
+    pub(crate) fn may_have_acted(&self) -> bool {
+        match self {
+            Self::Call(error) => error.may_have_acted(),
+            Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The exit codes, for `jmp-bus exit-codes` and the README.
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "all that was asked was done"),
+    (1, "this machine: a file, the terminal, a port"),
+    (2, "the command line makes no sense"),
+    (10, "no such driver, or nobody serves it; nothing was executed"),
+    (11, "no result by the deadline; the device may have acted"),
+    (12, "refused; nothing was executed"),
+    (13, "executed, and the device or its driver failed"),
+    (14, "lost, or the outcome is unknown; the device may have acted"),
+    (15, "the broker cannot be reached or is not as it must be"),
+    (16, "a configuration is not valid, or may not be served like this"),
+    (17, "one or more of several calls failed; each says how"),
+    (18, "`doctor` found something wrong"),
+    (130, "interrupted by Ctrl-C; what was open was cancelled"),
+    (141, "whoever read the output left"),
+    (143, "told to stop by SIGTERM; what was open was cancelled"),
+];
+
+type Advice = (u8, Cow<'static, str>);
+
+/// The exit code of an error, and one thing to do next.
+pub(crate) fn advice(error: &CliError) -> Advice {
+    let (code, hint) = match error {
+        CliError::Call(error) => return of_call(error),
+        CliError::Bus(error) => return of_bus(error),
+        CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
+        CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
+        CliError::Exporter(error) => return of_exporter(error),
+        CliError::Shutdown(ShutdownError::Stuck { .. }) => {
+            (11, "give running calls more time with --grace")
+        }
+        CliError::Shutdown(ShutdownError::Unsafe { .. }) => {
+            (13, "see to these devices by hand: they may still be powered")
+        }
+        CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
+        CliError::Usage(_) => (2, "see `jmp-bus help COMMAND`"),
+        CliError::NoBroker => {
+            (15, "give --server or set NATS_URL; or start one of your own with `jmp-bus dev`")
+        }
+        CliError::NotFound { instead, .. } => return (10, instead.clone().into()),
+        CliError::Insecure { .. } => {
+            (16, "give the broker users or tokens; or accept the risk with --insecure")
+        }
+        CliError::Some { .. } => (17, ""),
+        CliError::Checks(_) => (18, ""),
+        CliError::Bench(_) => (1, ""),
+        CliError::Replaced(_) => (14, "give one of the two exporters another name"),
+        CliError::Io { .. } => (1, ""),
+        CliError::Show(_) => (1, "this is a bug of jmp-bus"),
+        CliError::NobodyReads => (141, ""),
+        CliError::Interrupted(Signal::Interrupt) => (130, ""),
+        CliError::Interrupted(Signal::Terminate) => (143, ""),
+    };
+    (code, hint.into())
+}
+
+fn of_call(error: &CallError) -> Advice {
+    const READ_STATE: &str = "the device may have acted: read its state before you retry";
+    let (code, hint) = match error {
+        CallError::NoDriver { .. } => (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?"),
+        CallError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        CallError::Fault { .. } => (13, "the driver was reached: see to the device"),
+        CallError::TimedOut { sent: true, .. } => (11, READ_STATE),
+        CallError::TimedOut { sent: false, .. } => {
+            (15, "it was never sent: see `jmp-bus doctor` for the broker")
+        }
+        CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
+        CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Unsendable(_) => (2, "nothing was sent"),
+        CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
+        CallError::Bus(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
+}
+
+/// A stream or streaming call that broke off.
+fn of_reset(code: ResetCode) -> (u8, &'static str) {
+    match code {
+        ResetCode::Fault => (13, "the driver was reached: see to the device"),
+        ResetCode::Cancelled => (14, "the driver ended it before everything was said"),
+        ResetCode::NoStream => (14, "its exporter was restarted: begin anew"),
+        ResetCode::Protocol | ResetCode::Other => {
+            (14, "the exporter may be of another version: see `jmp-bus list`")
+        }
+        ResetCode::ShuttingDown => (14, "its exporter is being stopped; try again when it is back"),
+        ResetCode::LeaseEnded => (14, "the lease it was opened under has ended"),
+        ResetCode::Silent => (14, "is its exporter up? see `jmp-bus list`"),
+    }
+}
+
+fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
+    let hint = match refusal.code {
+        RefusalCode::UnknownMethod | RefusalCode::BadArguments => {
+            return format!("see `jmp-bus describe {address}`").into();
+        }
+        RefusalCode::WrongKind => {
+            "`call` is for calls, `stream` for streaming calls, `connect` for streams"
+        }
+        RefusalCode::Malformed | RefusalCode::WrongVersion | RefusalCode::UnknownVerb => {
+            "the exporter may be of another version: see `jmp-bus list`"
+        }
+        RefusalCode::IdReused => "try again",
+        RefusalCode::Busy => "try again when it is free",
+        RefusalCode::TooLarge => "send less at a time",
+        RefusalCode::Restarting => "try again in a moment",
+        RefusalCode::Failed => "its driver crashes: see the log of its exporter",
+        RefusalCode::ShuttingDown => "its exporter is being stopped; try again when it is back",
+        RefusalCode::Expired => "give it more time with --deadline",
+        RefusalCode::NotLeased => "this driver needs a lease",
+        RefusalCode::NotAllowed => "ask who runs the exporter; or be somebody else with --as",
+        RefusalCode::Other(_) => "the exporter is newer than this program",
+    };
+    hint.into()
+}
+
+fn of_bus(error: &BusError) -> Advice {
+    let (code, hint) = match error {
+        BusError::Connect { .. } => (15, "is it up, and are --server and the credentials right?"),
+        BusError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
+        BusError::Closed => (15, "see `jmp-bus doctor`"),
+        BusError::Unconfirmed(_) => {
+            (15, "may this user subscribe there? see `jmp-bus doctor` and the broker's log")
+        }
+        BusError::Unfit(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
+}
+
+fn of_exporter(error: &ExporterError) -> Advice {
+    match error {
+        ExporterError::Bus(error) => of_bus(error),
+        ExporterError::NameTaken { .. } => {
+            (12, "stop the other one, or give this one another name".into())
+        }
+        ExporterError::SameId { .. } => (16, "let only one of them have the `uuid`".into()),
+        ExporterError::NoTarget { .. } => (16, "correct the `ref`".into()),
+        ExporterError::StateDir { .. } => (1, "name another one with --state-dir".into()),
+    }
+}
+
+/// Tells of an error on stderr: a line and a hint, or one JSON object.
+pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
+    let (code, hint) = advice(error);
+    match (error, format) {
+        (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        (_, Format::Json) => eprintln!("{}", as_json(error)),
+        (_, Format::Table | Format::Raw) => {
+            eprintln!("jmp-bus: {error}");
+            if !hint.is_empty() {
+                eprintln!("hint: {hint}");
+            }
+        }
+    }
+    ExitCode::from(code)
+}
+
+/// An error for programs.
+pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
+    let (code, hint) = advice(error);
+    let mut object = json!({
+        "error": error.to_string(),
+        "exit_code": code,
+        "may_have_acted": error.may_have_acted(),
+    });
+    if !hint.is_empty() {
+        object["hint"] = hint.into();
+    }
+    if let CliError::Call(CallError::Refused { refusal, .. }) = error {
+        object["refused"] = refusal.code.as_str().into();
+    }
+    if let CliError::Call(CallError::Fault { fault, .. }) = error {
+        object["fault"] = fault.kind.as_str().into();
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_in_the_list() {
+        let listed = |code| EXIT_CODES.iter().any(|(listed, _)| *listed == code);
+        for code in RefusalCode::KNOWN {
+            let refusal = Refusal::new(code.clone(), "no");
+            let error = CallError::Refused { address: "a/b".to_owned(), refusal };
+            assert!(listed(advice(&error.into()).0));
+        }
+        for error in [
+            CliError::NoBroker,
+            CliError::Some { failed: 1, all: 2 },
+            CliError::Checks(1),
+            CliError::NobodyReads,
+            CliError::Interrupted(Signal::Interrupt),
+            CliError::Interrupted(Signal::Terminate),
+            CliError::Usage("so".to_owned()),
+        ] {
+            assert!(listed(advice(&error).0), "{error}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line, but for what single commands add to it.
+
+use std::path::PathBuf;
+
+use bus_schema::{ClientName, Root};
+use clap::{ArgAction, ValueEnum};
+use runtime::Flags;
+
+use crate::{advice::CliError, cmd::Command};
+
+/// Test hardware on a NATS bus.
+///
+/// Start with `jmp-bus dev`: it brings a broker of its own and drivers to play with.
+#[derive(Debug, clap::Parser)]
+#[command(name = "jmp-bus", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document, or one JSON value per line for what comes bit by bit.
+    Json,
+    /// Bytes and text as they are, without line ends between items.
+    Raw,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The broker: one or more URLs with commas between [env: NATS_URL].
+    #[arg(short, long, global = true, value_name = "URL")]
+    server: Option<String>,
+    /// A context of the `nats` CLI [env: NATS_CONTEXT].
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// A credentials file [env: NATS_CREDS].
+    #[arg(long, global = true, value_name = "FILE")]
+    creds: Option<PathBuf>,
+    /// A file with the seed of an nkey [env: NATS_NKEY].
+    #[arg(long, global = true, value_name = "FILE")]
+    nkey: Option<PathBuf>,
+    /// A user; without a password, a token [env: NATS_USER].
+    #[arg(long, global = true, value_name = "NAME")]
+    user: Option<String>,
+    /// The user's password [env: NATS_PASSWORD].
+    #[arg(long, global = true, value_name = "TEXT")]
+    password: Option<String>,
+    /// A token [env: NATS_TOKEN].
+    #[arg(long, global = true, value_name = "TEXT")]
+    token: Option<String>,
+    /// The certificates to trust [env: NATS_CA].
+    #[arg(long, global = true, value_name = "FILE")]
+    tlsca: Option<PathBuf>,
+    /// Our own certificate [env: NATS_CERT].
+    #[arg(long, global = true, value_name = "FILE")]
+    tlscert: Option<PathBuf>,
+    /// Its key [env: NATS_KEY].
+    #[arg(long, global = true, value_name = "FILE")]
+    tlskey: Option<PathBuf>,
+    /// The first token of all subjects: two labs can share a broker under two roots.
+    #[arg(long, global = true, value_name = "NAME", env = "JMP_BUS_ROOT", default_value = "jmp")]
+    pub(crate) root: Root,
+    /// The client's name. The broker may insist on one; by default it is the user's.
+    #[arg(long = "as", global = true, value_name = "NAME", env = "JMP_BUS_CLIENT")]
+    client: Option<ClientName>,
+    /// How to print results.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Print results and errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log what happens, to stderr; twice: in detail.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// What the command line says of the broker.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags {
+            server: self.server.clone(),
+            context: self.context.clone(),
+            creds: self.creds.clone(),
+            nkey: self.nkey.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            token: self.token.clone(),
+            tlsca: self.tlsca.clone(),
+            tlscert: self.tlscert.clone(),
+            tlskey: self.tlskey.clone(),
+            ..Flags::default()
+        }
+    }
+
+    /// The name that was given, or the user's as far as it can be a name.
+    pub(crate) fn client_name(&self) -> Result<ClientName, CliError> {
+        if let Some(name) = &self.client {
+            return Ok(name.clone());
+        }
+        let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_default();
+        let name = as_name(&user);
+        name.parse().map_err(|error| CliError::Usage(format!("{error}; give one by --as")))
+    }
+}
+
+/// A user's name as the name of a client: `Ann.Lee@lab` is `ann-lee-lab`.
+fn as_name(user: &str) -> String {
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9' | '_') => c,
+        _ => '-',
+    };
+    let name: String = user.chars().map(plain).take(64).collect();
+    match name.trim_start_matches(['-', '_']) {
+        "" => "anonymous".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// A variable of the environment, if it is text. The only place that reads one.
+#[expect(clippy::disallowed_methods, reason = "the CLI reads the configuration and passes it on")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_line_can_be_parsed() {
+        Top::command().debug_assert();
+    }
+
+    #[test]
+    fn a_user_name_becomes_a_client_name() {
+        for (user, name) in [
+            ("Ann.Lee@lab", "ann-lee-lab"),
+            ("", "anonymous"),
+            ("*", "anonymous"),
+            ("_apt", "apt"),
+            ("root", "root"),
+        ] {
+            assert_eq!(as_name(user), name);
+            assert!(name.parse::<ClientName>().is_ok(), "{name}");
+        }
+    }
+}

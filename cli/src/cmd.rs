@@ -1,0 +1,72 @@
+//! The commands, one file each. A new one is a `mod` and a line in the list below.
+
+mod bench;
+mod call;
+mod check;
+mod completions;
+mod connect;
+mod console;
+mod describe;
+mod dev;
+mod doctor;
+mod drivers;
+mod exit_codes;
+mod forward;
+mod list;
+mod serve;
+mod stream;
+
+use crate::{advice::CliError, session::Session};
+
+/// What a command is while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It has one thread and starts fast. An interrupt drops it.
+    Client,
+    /// It has many threads. An interrupt drops it.
+    Worker,
+    /// It has many threads, and sees to interrupts itself: it has devices to make safe.
+    Server,
+}
+
+macro_rules! commands {
+    ($($(#[$meta:meta])* $module:ident $name:ident $role:ident,)*) => {
+        /// What to do.
+        #[derive(Debug, clap::Subcommand)]
+        pub(crate) enum Command {
+            $($(#[$meta])* $name($module::Cmd),)*
+        }
+
+        impl Command {
+            pub(crate) fn role(&self) -> Role {
+                match self {
+                    $(Self::$name(_) => Role::$role,)*
+                }
+            }
+
+            pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
+                match self {
+                    $(Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    call Call Client,
+    stream Stream Client,
+    connect Connect Client,
+    console Console Client,
+    forward Forward Client,
+    list List Client,
+    describe Describe Client,
+    serve Serve Server,
+    check Check Client,
+    drivers Drivers Client,
+    dev Dev Server,
+    bench Bench Worker,
+    doctor Doctor Client,
+    completions Completions Client,
+    exit_codes ExitCodes Client,
+}

@@ -1,0 +1,166 @@
+//! `jmp-bus doctor`: whether all is well, seen from here.
+
+use std::time::{Duration, Instant};
+
+use runtime::{CallError, Client, NATS_SERVER_MIN, Version};
+
+use crate::{
+    advice::{CliError, advice},
+    session::Session,
+};
+
+/// The protocol's chunks are 64 KiB and a little.
+const MAX_PAYLOAD_MIN: usize = 128 << 10;
+/// An exporter that is well answers much sooner.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Check the broker and the exporters from here; say what to do about what is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cmd {
+    /// Make the JetStream streams that are missing. It takes an admin's rights.
+    #[arg(long)]
+    make_streams: bool,
+}
+
+/// One check.
+#[derive(Debug, serde::Serialize)]
+struct Check {
+    check: String,
+    ok: bool,
+    found: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    what_to_do: String,
+}
+
+impl Check {
+    fn ok(check: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { check: check.into(), ok: true, found: found.into(), what_to_do: String::new() }
+    }
+
+    fn bad(check: &str, found: impl Into<String>, what_to_do: impl Into<String>) -> Self {
+        let (check, found, what_to_do) = (check.to_owned(), found.into(), what_to_do.into());
+        Self { check, ok: false, found, what_to_do }
+    }
+
+    fn failed(check: &str, error: impl Into<CliError>) -> Self {
+        let error = error.into();
+        let (_, hint) = advice(&error);
+        Self::bad(check, error.to_string(), hint)
+    }
+}
+
+impl Cmd {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
+        let mut checks = Vec::new();
+        match session.client().await {
+            Ok(client) => {
+                checks.push(Check::ok("broker", format!("reached as client {}", client.name())));
+                server(client, &mut checks);
+                self.streams(session, &mut checks).await;
+                exporters(client, &mut checks).await;
+            }
+            Err(error @ CliError::Usage(_)) => return Err(error),
+            Err(error) => checks.push(Check::failed("broker", error)),
+        }
+        let text = || checks.iter().map(line).collect();
+        session.out.document(&checks, text).await?;
+        match checks.iter().filter(|check| !check.ok).count() {
+            0 => Ok(()),
+            bad => Err(CliError::Checks(bad)),
+        }
+    }
+
+    async fn streams(&self, session: &Session, checks: &mut Vec<Check>) {
+        const WHAT: &str = "streams";
+        let Ok(settings) = session.settings() else { return };
+        if self.make_streams
+            && let Err(error) = settings.make_streams(&session.root()).await
+        {
+            return checks.push(Check::failed(WHAT, error));
+        }
+        match settings.check_streams(&session.root()).await {
+            Ok(problems) if problems.is_empty() => {
+                checks.push(Check::ok(WHAT, format!("as they must be under {}", session.root())));
+            }
+            Ok(problems) => checks.push(Check::bad(
+                WHAT,
+                problems.join("; "),
+                "have an admin run `jmp-bus doctor --make-streams`",
+            )),
+            Err(error) => checks.push(Check::failed(WHAT, error)),
+        }
+    }
+}
+
+fn line(check: &Check) -> String {
+    let Check { check, ok, found, what_to_do } = check;
+    let ok = if *ok { "ok " } else { "BAD" };
+    let mut line = format!("{ok}  {check}: {found}\n");
+    if !what_to_do.is_empty() {
+        line += &format!("     {what_to_do}\n");
+    }
+    line
+}
+
+/// `2.11.4` as far as it matters; `None` if it is something else, such as a build of one's own.
+fn parsed(version: &str) -> Option<Version> {
+    let mut numbers = version.split('.').map(str::parse);
+    Some(Version { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
+}
+
+/// What the broker says of itself.
+fn server(client: &Client, checks: &mut Vec<Check>) {
+    let (version, jetstream) = client.server();
+    checks.push(match parsed(&version) {
+        Some(parsed) if parsed < NATS_SERVER_MIN => Check::bad(
+            "version",
+            format!("nats-server {version}"),
+            format!("install nats-server {NATS_SERVER_MIN} or later"),
+        ),
+        _ => Check::ok("version", format!("nats-server {version}")),
+    });
+    checks.push(match jetstream {
+        true => Check::ok("jetstream", "on"),
+        false => Check::bad("jetstream", "off", "start nats-server with -js"),
+    });
+    let max = client.max_payload();
+    checks.push(match max < MAX_PAYLOAD_MIN {
+        true => Check::bad(
+            "max_payload",
+            format!("{max} bytes"),
+            format!("set max_payload to {MAX_PAYLOAD_MIN} or more"),
+        ),
+        false => Check::ok("max_payload", format!("{max} bytes")),
+    });
+    checks.push(match client.is_authenticated() {
+        true => Check::ok("identity", "the broker asks who one is"),
+        false => Check::ok("identity", "the broker asks nobody: anybody may say to be anybody"),
+    });
+}
+
+/// Whether those who say that they are there answer.
+async fn exporters(client: &Client, checks: &mut Vec<Check>) {
+    let exporters = match client.registry().exporters().await {
+        Ok(exporters) => exporters,
+        Err(error) => return checks.push(Check::failed("registry", error)),
+    };
+    if exporters.is_empty() {
+        checks.push(Check::ok("exporters", "none is up"));
+    }
+    for presence in exporters {
+        let (name, asked) = (&presence.exporter, Instant::now());
+        let check = format!("exporter {name}");
+        let answer: Result<_, CallError> = client.ping(name, PATIENCE).await;
+        checks.push(match answer {
+            Ok(pong) => {
+                let ms = asked.elapsed().as_secs_f64() * 1000.0;
+                Check::ok(check, format!("answers in {ms:.1} ms, on {}", pong.host))
+            }
+            Err(error) => Check::bad(
+                &check,
+                error.to_string(),
+                format!("look at `jmp-bus serve` on {}", presence.host),
+            ),
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! `jmp-bus serve`: puts the devices of a configuration on the bus.
+
+use std::{path::PathBuf, time::Duration};
+
+use runtime::{Client, Config, Exporter, ExporterConfig, Settings};
+use serde_json::json;
+
+use super::check::count;
+use crate::{advice::CliError, interrupt::Interrupt, session::Session};
+
+/// Serve the drivers of a configuration until told to stop.
+///
+/// SIGTERM or Ctrl-C: running calls may end, devices are made safe, then it leaves. A second one
+/// does not wait for running calls.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cmd {
+    /// The configuration.
+    file: PathBuf,
+    /// How long running calls may take to end when it is told to stop.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Where it keeps what must outlast it.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Serve drivers that run commands even where the broker asks nobody who they are.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl Cmd {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
+        // The state directory is named after the exporter, which only the file knows.
+        let state_dir = session.state_dir(self.state_dir.clone(), &file_stem(&self.file));
+        let config = Config::read(&self.file, &session.kinds, &state_dir)?;
+        for warning in &config.warnings {
+            session.out.note(warning);
+        }
+        let settings = session.settings()?;
+        if !self.insecure {
+            self.refuse_to_run_commands_for_anybody(session, &config, &settings).await?;
+        }
+        serve(session, config, settings, state_dir, self.grace).await
+    }
+
+    async fn refuse_to_run_commands_for_anybody(
+        &self,
+        session: &Session,
+        config: &Config,
+        settings: &Settings,
+    ) -> Result<(), CliError> {
+        if config.runs_commands.is_empty() || settings.is_loopback() {
+            return Ok(());
+        }
+        let name = session.global.client_name()?;
+        let client = Client::connect(settings.clone(), session.root(), name).await?;
+        let authenticated = client.is_authenticated();
+        client.close().await;
+        if authenticated {
+            return Ok(());
+        }
+        let drivers: Vec<_> = config.runs_commands.iter().map(ToString::to_string).collect();
+        let (file, drivers) = (self.file.display().to_string(), drivers.join(", "));
+        Err(CliError::Insecure { file, drivers })
+    }
+}
+
+fn file_stem(file: &std::path::Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Serves until told to stop.
+pub(crate) async fn serve(
+    session: &Session,
+    config: Config,
+    settings: Settings,
+    state_dir: PathBuf,
+    grace: Duration,
+) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let drivers = count(&config.root);
+    let exporter = ExporterConfig {
+        root: session.root(),
+        labels: config.labels,
+        state_dir: Some(state_dir),
+        ..ExporterConfig::new(config.name.clone(), config.root)
+    };
+    let exporter = Exporter::start(exporter, settings).await?;
+    let name = &config.name;
+    let data = json!({ "up": name, "drivers": drivers });
+    session.out.document(&data, || format!("{name} is up with {drivers} drivers\n")).await?;
+    let replaced = tokio::select! {
+        signal = interrupt.next() => {
+            tracing::info!(?signal, "told to stop: running calls may end");
+            false
+        }
+        () = exporter.stopped() => true,
+    };
+    let stopping = exporter.shutdown(grace);
+    tokio::select! {
+        biased;
+        stopped = stopping => stopped?,
+        signal = interrupt.next() => return Err(CliError::Interrupted(signal)),
+    }
+    match replaced {
+        true => Err(CliError::Replaced(name.to_string())),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,104 @@
+//! The program: reads the command line, runs the command, turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use runtime::{DriverKind, Kind, Kinds};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    advice::{self, CliError},
+    args::{Global, Top},
+    bench,
+    cmd::{Command, Role},
+    interrupt::Interrupt,
+    session::Session,
+};
+
+/// The whole of `jmp-bus`, with the kinds of driver that it knows.
+#[derive(Debug)]
+pub struct Cli {
+    kinds: Kinds,
+}
+
+impl Cli {
+    /// With the drivers that are built in.
+    pub fn builtin() -> Self {
+        Self { kinds: actors::kinds() }
+    }
+
+    /// With one more kind of driver, in `serve`, `check`, `drivers` and `dev`.
+    #[must_use]
+    pub fn with<D: DriverKind>(self) -> Self {
+        Self { kinds: self.kinds.with(Kind::of::<D>()) }
+    }
+
+    /// Runs what the command line says.
+    pub fn run(self) -> ExitCode {
+        if let Some(ended) = bench::bare_call_asked_for() {
+            return ended;
+        }
+        let Top { global, command } = match Top::try_parse() {
+            Ok(top) => top,
+            Err(error) => {
+                let _ = error.print(); // nobody listens: nothing to be done
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            }
+        };
+        start_logging(&global, command.role());
+        let format = global.output;
+        match run(global, self.kinds, command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => advice::report(&error, format),
+        }
+    }
+}
+
+fn run(global: Global, kinds: Kinds, command: Command) -> Result<(), CliError> {
+    // One thread starts faster, and a client has little to do.
+    let mut builder = match command.role() {
+        Role::Client => tokio::runtime::Builder::new_current_thread(),
+        Role::Worker | Role::Server => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let started = builder.enable_all().build();
+    let runtime = started.map_err(|source| CliError::io("start", source))?;
+    let outcome = runtime.block_on(until_interrupted(Session::new(global, kinds), command));
+    runtime.shutdown_background(); // a read of stdin that waits for a key cannot be stopped
+    outcome
+}
+
+/// Runs a command. An interrupt drops it, which cancels what it has on the bus.
+async fn until_interrupted(session: Session, command: Command) -> Result<(), CliError> {
+    let mut interrupt = Interrupt::listen()?;
+    let stops_itself = command.role() == Role::Server;
+    let outcome = tokio::select! {
+        biased;
+        signal = interrupt.next(), if !stops_itself => Err(CliError::Interrupted(signal)),
+        outcome = Box::pin(command.run(&session)) => outcome,
+    };
+    tokio::select! {
+        biased;
+        _ = interrupt.next(), if !stops_itself => {} // a second one does not wait
+        () = session.close() => {}
+    }
+    outcome
+}
+
+/// Logs go to stderr. A client says nothing unless it is asked; a server says what matters.
+fn start_logging(global: &Global, role: Role) {
+    let asked = global.verbose + u8::from(role == Role::Server);
+    let level = match (asked, global.quiet) {
+        (0, _) => return,
+        (_, true) => LevelFilter::ERROR,
+        (1, false) => LevelFilter::INFO,
+        (2, false) => LevelFilter::DEBUG,
+        (_, false) => LevelFilter::TRACE,
+    };
+    // An error means that a lab's own `main` has set one up already.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}

@@ -1,0 +1,139 @@
+//! What is asked of a driver: which one, which method, with which words.
+
+use std::{
+    io::{self, Read as _},
+    time::Duration,
+};
+
+use bus_schema::{Address, Target, Value, limits::PAYLOAD_BYTES_MAX};
+use bytes::Bytes;
+use runtime::{CallError, Client, DriverRef, StreamError};
+use tokio::time::timeout;
+
+use crate::advice::CliError;
+
+/// A driver that is used.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Asked {
+    /// The driver: `exporter/child`, or its UUID.
+    pub(crate) target: Target,
+    /// Give up after this time instead of the method's own: `10s`, `2m`.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+}
+
+impl Asked {
+    /// Uses the driver. An address is a subject, so nothing is looked up first; only if nobody
+    /// listens there the registry is asked, as a driver may have a UUID of its own.
+    pub(crate) async fn of<T>(
+        &self,
+        client: &Client,
+        ask: impl AsyncFn(DriverRef) -> Result<T, CallError>,
+    ) -> Result<T, CliError> {
+        let direct = match &self.target {
+            Target::Address(address) => Some(client.driver(address)),
+            Target::Id(_) => None,
+        };
+        if let Some(driver) = &direct {
+            match ask(self.in_time(driver.clone())).await {
+                Err(CallError::NoDriver { .. }) => {}
+                ended => return Ok(ended?),
+            }
+        }
+        let found = client.registry().resolve(&self.target).await?;
+        let found = found
+            .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
+        match found {
+            Some(found) => {
+                let driver = client.driver_by_id(found.exporter, found.record.id);
+                Ok(ask(self.in_time(driver)).await?)
+            }
+            None => Err(not_found(client, &self.target).await),
+        }
+    }
+
+    /// What an error of copying to or from a stream of the driver means.
+    pub(crate) fn cut(&self, error: io::Error) -> CliError {
+        let kind = error.kind();
+        match error.downcast::<StreamError>() {
+            Ok(error) => CallError::Broken { address: self.target.to_string(), error }.into(),
+            Err(_) if kind == io::ErrorKind::BrokenPipe => CliError::NobodyReads,
+            Err(error) => CliError::io("copy", error),
+        }
+    }
+
+    fn in_time(&self, driver: DriverRef) -> DriverRef {
+        match self.deadline {
+            Some(deadline) => driver.with_deadline(deadline),
+            None => driver,
+        }
+    }
+}
+
+/// What to say of a driver that is not there.
+pub(crate) async fn not_found(client: &Client, target: &Target) -> CliError {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let instead = match target {
+        Target::Id(_) => None,
+        Target::Address(address) => timeout(PATIENCE, near(client, address)).await.ok().flatten(),
+    };
+    let instead = instead
+        .unwrap_or_else(|| "see `jmp-bus list`; is its host's `jmp-bus serve` up?".to_owned());
+    CliError::NotFound { what: format!("driver {target}"), instead }
+}
+
+/// What there is in place of a driver that is not.
+async fn near(client: &Client, address: &Address) -> Option<String> {
+    const SHOWN_MAX: usize = 8;
+    let exporters = client.registry().exporters().await.ok()?;
+    if !exporters.iter().any(|presence| presence.exporter == address.exporter) {
+        let names: Vec<_> =
+            exporters.iter().take(SHOWN_MAX).map(|p| p.exporter.to_string()).collect();
+        return match names.is_empty() {
+            true => Some("no exporter is up; start one with `jmp-bus serve`".to_owned()),
+            false => Some(format!("exporters that are up: {}", names.join(", "))),
+        };
+    }
+    let tree = client.registry().tree(&address.exporter).await.ok()?;
+    let paths: Vec<_> = tree
+        .iter()
+        .filter(|record| !record.path.is_empty())
+        .take(SHOWN_MAX)
+        .map(|record| format!("{}/{}", address.exporter, record.path))
+        .collect();
+    (!paths.is_empty()).then(|| format!("{} has: {}", address.exporter, paths.join(", ")))
+}
+
+/// The words of a call. `@file` is the contents of a file, `@-` those of stdin, `@@x` is `@x`.
+pub(crate) fn words(typed: &[String]) -> Result<Vec<Value>, CliError> {
+    let word = |word: &String| match word.strip_prefix('@') {
+        None => Ok(Value::Text(word.clone())),
+        Some(text) if text.starts_with('@') => Ok(Value::Text(text.to_owned())),
+        Some(file) => contents(file).map(Value::Bytes),
+    };
+    typed.iter().map(word).collect()
+}
+
+/// Words as a MessagePack array, for what is opened.
+pub(crate) fn packed(words: &[Value]) -> Result<Bytes, CliError> {
+    let packed = rmp_serde::to_vec_named(words);
+    Ok(packed.map_err(|error| CallError::Unsendable(error.to_string()))?.into())
+}
+
+fn contents(file: &str) -> Result<Bytes, CliError> {
+    let mut bytes = Vec::new();
+    let limit = PAYLOAD_BYTES_MAX as u64;
+    let read = match file {
+        "-" => io::stdin().lock().take(limit + 1).read_to_end(&mut bytes),
+        file => std::fs::File::open(file)
+            .and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|source| CliError::io(format!("read {file}"), source))?;
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        let mib = PAYLOAD_BYTES_MAX >> 20;
+        return Err(CliError::Usage(format!(
+            "{file} is larger than {mib} MiB, the most of a call"
+        )));
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,74 @@
+//! What a command has to work with.
+
+use std::path::PathBuf;
+
+use bus_schema::{ClientName, Root};
+use runtime::{Client, Kinds, Settings, Sources};
+use tokio::sync::OnceCell;
+
+use crate::{
+    advice::CliError,
+    args::{Global, variable},
+    desk,
+    output::Output,
+};
+
+/// One run of the program: its options, its output and its connection, opened when it is needed.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) global: Global,
+    pub(crate) kinds: Kinds,
+    pub(crate) out: Output,
+    client: OnceCell<Client>,
+}
+
+impl Session {
+    pub(crate) fn new(global: Global, kinds: Kinds) -> Self {
+        let out = Output::new(global.output, global.quiet);
+        Self { global, kinds, out, client: OnceCell::new() }
+    }
+
+    pub(crate) fn root(&self) -> Root {
+        self.global.root.clone()
+    }
+
+    /// How to reach the broker: as flags, environment and context say, or the one of `jmp-bus dev`.
+    pub(crate) fn settings(&self) -> Result<Settings, CliError> {
+        let flags = self.global.flags();
+        let settings = Settings::resolve(Sources::from_variables(flags, variable))?;
+        for warning in &settings.warnings {
+            self.out.note(warning);
+        }
+        if !settings.servers.is_empty() {
+            return Ok(settings);
+        }
+        let desk = desk::find().ok_or(CliError::NoBroker)?;
+        self.out.note(format_args!("using the broker of `jmp-bus dev` at {}", desk.url));
+        Ok(desk.settings)
+    }
+
+    /// The connection.
+    pub(crate) async fn client(&self) -> Result<&Client, CliError> {
+        let connect = async || {
+            let name: ClientName = self.global.client_name()?;
+            Ok(Client::connect(self.settings()?, self.root(), name).await?)
+        };
+        self.client.get_or_try_init(connect).await
+    }
+
+    /// Says goodbye to the broker: cancels of what was given up are delivered first.
+    pub(crate) async fn close(mut self) {
+        if let Some(client) = self.client.take() {
+            client.close().await;
+        }
+    }
+
+    /// Where an exporter of this name keeps what must outlast it.
+    pub(crate) fn state_dir(&self, given: Option<PathBuf>, exporter: &str) -> PathBuf {
+        let dir = |name: &str| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+        given.or_else(|| dir("STATE_DIRECTORY")).unwrap_or_else(|| {
+            let home = dir("XDG_STATE_HOME").or_else(|| Some(dir("HOME")?.join(".local/state")));
+            home.unwrap_or_else(|| "/var/lib".into()).join("jmp-bus").join(exporter)
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! `jmp-bus list`, `describe`, `doctor`.
+
+use serde_json::json;
+
+use crate::lab::Lab;
+
+#[tokio::test]
+async fn what_is_there_is_listed_as_a_tree() {
+    let lab = Lab::start().await;
+    let out = lab.run(&["list"]).await.ok();
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("local  up for "), "{out}");
+    assert!(lines[1].starts_with("  power  test-relay  relay"), "{out}");
+    assert!(lines[1].ends_with("rack=1  switches a board"), "{out}");
+    assert_eq!(lines.len(), 3, "{out}");
+    let json = lab.run(&["list", "-o", "json", "-l", "rack=2"]).await.json();
+    assert_eq!(json[0]["exporter"], "local");
+    assert_eq!(json[0]["drivers"][0]["path"], "spare");
+    assert_eq!(json[0]["drivers"].as_array().unwrap().len(), 1);
+    assert_eq!(lab.run(&["list", "-o", "json", "-l", "rack=3"]).await.json(), json!([]));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_watch_tells_who_is_there() {
+    let lab = Lab::start().await;
+    let mut watch = lab.spawn(&["list", "--watch", "-o", "json"]);
+    let here: serde_json::Value = serde_json::from_str(&watch.line().await).unwrap();
+    assert_eq!(here["here"]["exporter"], "local");
+    watch.signal("-TERM").await;
+    assert_eq!(watch.ended().await.code, Some(143));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_driver_is_described_with_its_methods() {
+    let lab = Lab::start().await;
+    let out = lab.run(&["describe", "local/power"]).await.ok();
+    for part in [
+        "local/power  test-relay  ",
+        "  rack=1\n",
+        "  cycle(wait: duration) -> text\n      Switches it off and on again.\n",
+        "  count(count: u64?) -> stream of u64\n",
+        "  connect() -> byte stream\n",
+    ] {
+        assert!(out.contains(part), "{part:?} in {out}");
+    }
+    let json = lab.run(&["describe", "local", "-o", "json"]).await.json();
+    assert_eq!(json["driver"]["type"], "test-relay");
+    lab.run(&["describe", "local/none"]).await.failed(10);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn the_doctor_finds_a_well_broker_well_and_missing_streams_missing() {
+    let lab = Lab::start().await;
+    let out = lab.run(&["doctor"]).await.ok();
+    for part in ["ok   broker: ", "ok   jetstream: on", "ok   streams: ", "ok   exporter local: "] {
+        assert!(out.contains(part), "{part:?} in {out}");
+    }
+    let checks = lab.run(&["doctor", "--root", "elsewhere", "-o", "json"]).await;
+    assert_eq!(checks.code, Some(18), "{checks:?}");
+    let parsed: serde_json::Value = serde_json::from_str(&checks.out).unwrap();
+    let bad = |check: &&serde_json::Value| check["ok"] == false && check["check"] == "streams";
+    let streams = parsed.as_array().unwrap().iter().find(bad).unwrap();
+    assert!(streams["what_to_do"].as_str().unwrap().contains("--make-streams"), "{streams}");
+    lab.end().await;
+}

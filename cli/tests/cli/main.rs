@@ -1,0 +1,12 @@
+//! The program itself, against a real broker and an exporter of fakes.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics says why")]
+
+mod call;
+mod fanout;
+mod lab;
+mod local;
+mod look;
+mod pipes;
+mod serve;
+mod stream;

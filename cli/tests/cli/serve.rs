@@ -1,0 +1,88 @@
+//! `jmp-bus serve`, `check`, `drivers`, `dev`.
+
+use std::path::PathBuf;
+
+use crate::lab::{Lab, Running, program, run};
+
+/// A configuration that needs no device.
+fn exporter_yaml(lab: &Lab, text: &str) -> PathBuf {
+    let file = lab.home.path().join("exporter.yaml");
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+const GOOD: &str = "metadata: {name: desk}\nexport:\n  group:\n    type: composite\n    children: {power: {type: fake-power}}\n";
+
+#[tokio::test]
+async fn a_configuration_is_served_until_sigterm() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let mut serve = lab.spawn(&["serve", file.to_str().unwrap(), "-q"]);
+    assert_eq!(serve.line().await, "desk is up with 3 drivers");
+    let listed = lab.run(&["list"]).await.ok();
+    assert!(listed.contains("desk  up for") && listed.contains("  group/power  fake-power  power"), "{listed}");
+    let again = lab.run(&["serve", file.to_str().unwrap(), "-q"]).await.failed(12);
+    assert!(again.contains("an exporter named desk is up already"), "{again}");
+    serve.signal("-TERM").await;
+    let ended = serve.ended().await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    lab.run(&["describe", "desk"]).await.failed(10);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_mistake_in_a_configuration_is_told_with_its_line() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let check = ["check", file.to_str().unwrap()];
+    assert_eq!(lab.run(&check).await.ok(), "ok: exporter desk, 3 drivers\n");
+    std::fs::write(&file, GOOD.replace("composite", "compsite")).unwrap();
+    let wrong = lab.run(&check).await.failed(16);
+    assert!(wrong.contains("exporter.yaml:4:"), "{wrong}");
+    assert!(wrong.contains("did you mean \"composite\"?"), "{wrong}");
+    let json = lab.run(&["check", check[1], "-o", "json"]).await;
+    let problems: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&problems["valid"], &problems["problems"][0]["line"]), (&false.into(), &4.into()));
+    lab.run(&["serve", check[1]]).await.failed(16);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn kinds_are_listed_and_shown() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(run(program(&home).arg("drivers")).await.ok().contains("composite"));
+    let shown = run(program(&home).args(["drivers", "composite"])).await.ok();
+    assert!(shown.contains("children: configured"), "{shown}");
+    let json = run(program(&home).args(["drivers", "composite", "-o", "json"])).await.json();
+    assert_eq!(json["kind"], "composite");
+    let typo = run(program(&home).args(["drivers", "compsite"])).await.failed(2);
+    assert!(typo.contains("did you mean composite?"), "{typo}");
+}
+
+#[tokio::test]
+async fn other_commands_find_the_desk_while_it_is_up() {
+    let home = tempfile::tempdir().unwrap();
+    let mut dev = Running::start(program(&home).args(["dev", "-q"]));
+    let broker = dev.line().await;
+    assert!(broker.ends_with("this user's other commands find it by themselves"), "{broker}");
+    assert!(dev.line().await.starts_with("bench is up with "));
+    let on = run(program(&home).args(["call", "bench/power", "on"])).await;
+    assert!(on.err.starts_with("jmp-bus: using the broker of `jmp-bus dev` at nats://"), "{on:?}");
+    on.ok();
+    dev.interrupt().await;
+    assert_eq!(dev.ended().await.code, Some(0));
+    assert!(!home.path().join("jmp-bus/dev.json").exists());
+    run(program(&home).args(["call", "bench/power", "on"])).await.failed(15);
+}
+
+#[tokio::test]
+async fn what_a_killed_desk_has_left_is_not_believed() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("jmp-bus/dev.json");
+    std::fs::create_dir(home.path().join("jmp-bus")).unwrap();
+    std::fs::write(&file, r#"{"url":"nats://127.0.0.1:1","token_file":"/no/such","pid":1}"#)
+        .unwrap();
+    let none = run(program(&home).args(["call", "bench/power", "on"])).await.failed(15);
+    assert!(none.starts_with("jmp-bus: no broker is named\n"), "{none}");
+    assert!(!file.exists());
+}

@@ -1,0 +1,127 @@
+//! A root of its own on a broker, and what is connected to it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bus_schema::{Address, Root};
+use runtime::{Client, Exporter, ExporterConfig, LocalBroker, Node, Settings};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use crate::{Peer, TestDriver, TestDriverClient};
+
+/// How long a test waits for what must happen, before it calls that a failure.
+pub const SWITCHED_OFF_AND_ON: Duration = Duration::from_secs(60);
+
+/// A root of its own on a broker.
+pub struct Lab {
+    /// How to reach the broker.
+    pub settings: Settings,
+    /// The first token of all subjects.
+    pub root: Root,
+    /// Where the drivers of this lab write.
+    pub dir: TempDir,
+    /// The token, where there is one to be given to another process.
+    token_file: PathBuf,
+}
+
+impl Lab {
+    /// A lab on the broker that all tests of the process share.
+    pub async fn new() -> anyhow::Result<Self> {
+        Self::on(LocalBroker::shared().await?).await
+    }
+
+    /// A lab on this broker.
+    pub async fn on(broker: &LocalBroker) -> anyhow::Result<Self> {
+        let root: Root = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..15]).parse()?;
+        let settings = broker.connect_settings();
+        settings.make_streams(&root).await?;
+        let dir = tempfile::tempdir()?;
+        Ok(Self { settings, root, dir, token_file: broker.token_file() })
+    }
+
+    /// A test driver that counts in this lab's file.
+    pub fn driver(&self) -> TestDriver {
+        TestDriver::new(self.dir.path().join("count"))
+    }
+
+    /// The ids that `count` was executed for.
+    pub fn counted(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.path().join("count")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// An exporter `bench` in this process.
+    pub async fn serve(&self, node: impl Into<Node>) -> anyhow::Result<Exporter> {
+        let config = ExporterConfig {
+            root: self.root.clone(),
+            ..ExporterConfig::new("bench".parse()?, node.into())
+        };
+        Ok(Exporter::start(config, self.settings.clone()).await?)
+    }
+
+    /// An exporter `bench` in a process of its own, with a test driver.
+    pub async fn spawn(&self, program: &str) -> anyhow::Result<ExporterProcess> {
+        ExporterProcess::start(program, self, self.dir.path()).await
+    }
+
+    /// A client.
+    pub async fn client(&self, name: &str) -> anyhow::Result<Client> {
+        Ok(Client::connect(self.settings.clone(), self.root.clone(), name.parse()?).await?)
+    }
+
+    /// The test driver of `bench` as `client` sees it.
+    pub fn bench(&self, client: &Client) -> TestDriverClient<runtime::DriverRef> {
+        TestDriverClient::new(client.driver(&self.address()))
+    }
+
+    /// Where the test driver is.
+    pub fn address(&self) -> Address {
+        "bench".parse().expect("an address")
+    }
+
+    /// A plain NATS client, which may say anything.
+    pub async fn peer(&self) -> anyhow::Result<Peer> {
+        Peer::connect(self).await
+    }
+
+    /// The broker's token.
+    pub fn token(&self) -> anyhow::Result<String> {
+        token(&self.token_file)
+    }
+}
+
+fn token(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(text.split('"').nth(1).context("token: \"…\"")?.to_owned())
+}
+
+/// An exporter in a process of its own.
+pub struct ExporterProcess(Child);
+
+impl ExporterProcess {
+    async fn start(program: &str, lab: &Lab, dir: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
+            .args([&lab.settings.servers[0], &lab.token()?, lab.root.as_str(), "bench"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().context("it is piped")?;
+        let up = BufReader::new(stdout).lines().next_line().await?;
+        anyhow::ensure!(up.as_deref() == Some("up"), "the exporter says {up:?}");
+        Ok(Self(child))
+    }
+
+    /// Kills it as `kill -9` does, and returns when it is gone.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.0.kill().await?)
+    }
+}

@@ -1,0 +1,266 @@
+//! Messages that are not from whom they seem to be: each is dropped, and nothing is executed.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bus_schema::{
+    CallId, ExporterName, Session, StreamId, codec,
+    message::{Ask, Call, Form, Reset, ResetCode},
+    subject::{DriverVerb, ExporterVerb, FromExporter, Streams, To},
+};
+use bus_tests::Lab;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::calls::bench;
+
+const GRACE: Duration = Duration::from_secs(10);
+
+fn count() -> Bytes {
+    codec::encode(&Call {
+        id: None,
+        attempt: 0,
+        age_ms: 0,
+        deadline_ms: 30_000,
+        done_below: 0,
+        epoch: None,
+        form: Form::Typed,
+        args: Bytes::from_static(&[0x90]),
+        parts: None,
+    })
+}
+
+/// Whatever was sent before is dealt with when a call that was sent after it is answered.
+async fn settle(lab: &Lab, client: &str) -> anyhow::Result<()> {
+    let peer = lab.peer().await?;
+    let subject = peer.subject(client, DriverVerb::Call, "echo");
+    peer.request(client, &subject, r#"{"args":[""]}"#).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_with_a_reply_that_is_not_its_clients_is_dropped() -> anyhow::Result<()> {
+    let (lab, _, exporter, _) = bench().await?;
+    let peer = lab.peer().await?;
+    let subject = peer.subject("alice", DriverVerb::Call, "count");
+    let lured = [
+        peer.inbox("bob"),
+        peer.subject("bob", DriverVerb::Call, "count"),
+        FromExporter::Presence("bench".parse()?).under(&lab.root),
+        "$JS.ACK.x".to_owned(),
+    ];
+    for reply in &lured {
+        let mut listening = peer.listen(reply).await?;
+        peer.send(&subject, Some(reply), None, count()).await?;
+        peer.nats.flush().await?;
+        settle(&lab, "alice").await?;
+        listening.unsubscribe().await?;
+        assert!(listening.next().await.is_none(), "the exporter was lured to {reply}");
+    }
+    peer.send(&subject, None, None, count()).await?; // nobody could be answered
+    peer.nats.flush().await?;
+    settle(&lab, "alice").await?;
+    assert_eq!(lab.counted(), Vec::<String>::new());
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_jetstream_was_made_to_publish_is_dropped() -> anyhow::Result<()> {
+    let (lab, _, exporter, _) = bench().await?;
+    let peer = lab.peer().await?;
+    let subject = peer.subject("bob", DriverVerb::Call, "count");
+
+    // A stored message as the body of somebody else's call: JetStream answers a direct get on
+    // the subject that the asker names.
+    let record = FromExporter::Tree("forger".parse()?, 0).under(&lab.root);
+    let stored = peer.request("alice", &record, count()).await?;
+    assert!(stored.payload.starts_with(b"{\"stream\""), "{stored:?}");
+    let get = Streams::direct_get(&Streams::of(&lab.root).registry, &record);
+    let mut wire = peer.listen(&subject).await?;
+    peer.send(&get, Some(&subject), None, "").await?;
+    let seen = wire.next().await.expect("a message");
+    assert!(seen.payload == count(), "the forgery is on its way");
+
+    // The acknowledgement of a publish, which is JSON.
+    peer.send(&record, Some(&subject), None, count()).await?;
+    let seen = wire.next().await.expect("a message");
+    assert!(seen.payload.starts_with(b"{"), "{seen:?}");
+
+    // The header alone.
+    let reply = peer.inbox("bob");
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Stream", "x");
+    peer.send(&subject, Some(&reply), Some(headers), count()).await?;
+    peer.nats.flush().await?;
+
+    settle(&lab, "bob").await?;
+    assert_eq!(lab.counted(), Vec::<String>::new());
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_hears_nobody_but_its_exporter() -> anyhow::Result<()> {
+    let (lab, _, exporter, bench) = bench().await?;
+    let peer = lab.peer().await?;
+    // The wire shows the stream's id, as it would to an observer.
+    let mut wire = peer.listen(&format!("{}.>", lab.root)).await?;
+    peer.nats.flush().await?;
+    let mut stream = bench.reflect().await?;
+    stream.write_all(b"a").await?;
+    assert_eq!(stream.read_u8().await?, b'a');
+    let (client, session, id) = loop {
+        let message = wire.next().await.expect("a message");
+        if let Ok(FromExporter::Down(_, client, session, id)) =
+            FromExporter::read(&lab.root, &message.subject)
+        {
+            break (client, session, id);
+        }
+    };
+    let reset = codec::encode(&Reset { code: ResetCode::Fault, text: "forged".to_owned() });
+    let data = bus_schema::message::Data { at: 1, data: "b".into(), begin: None, end: None };
+    let rogue: ExporterName = "rogue".parse()?;
+    let ctl = FromExporter::Ctl(rogue.clone(), client.clone(), session, id);
+    let down = FromExporter::Down(rogue, client, session, id);
+    peer.send(&ctl.under(&lab.root), None, None, reset.clone()).await?;
+    peer.send(&down.under(&lab.root), None, None, data.encode()).await?;
+    // And another client cannot speak on it to the exporter.
+    let ctl = peer.say("bob", To::Stream(ExporterVerb::Ctl, id));
+    let up = peer.say("bob", To::Stream(ExporterVerb::Up, id));
+    peer.send(&ctl, None, None, reset).await?;
+    peer.send(&up, None, None, data.encode()).await?;
+    peer.nats.flush().await?;
+    settle(&lab, "bob").await?;
+    stream.write_all(b"c").await?;
+    stream.shutdown().await?;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await?;
+    assert_eq!(rest, b"c");
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_cannot_learn_of_or_cancel_anothers_call() -> anyhow::Result<()> {
+    let (lab, driver, exporter, bench) = bench().await?;
+    let peer = lab.peer().await?;
+    let mut wire = peer.listen(&peer.subject("alice", DriverVerb::Call, "hold")).await?;
+    peer.nats.flush().await?;
+    let meddle = async {
+        let seen = wire.next().await.expect("a call");
+        let id = codec::decode::<Call>(&seen.payload).unwrap().id.expect("an id");
+        driver.events.happened("begin mine").await;
+        let cancel = codec::encode(&bus_schema::message::Cancel { ids: vec![id] });
+        peer.request("bob", &peer.ask("bob", ExporterVerb::Cancel), cancel).await.unwrap();
+        let ask = codec::encode(&Ask { ids: vec![id] });
+        let told = peer.request("bob", &peer.ask("bob", ExporterVerb::Ask), ask).await.unwrap();
+        let told = codec::decode::<bus_schema::message::Told>(&told.payload).unwrap();
+        assert_eq!(told.calls, [bus_schema::message::Progress::Unknown]);
+        driver.release.add_permits(1);
+    };
+    let (held, ()) = tokio::join!(bench.hold("mine".to_owned()), meddle);
+    assert_eq!(held?, "mine");
+    assert_eq!(driver.events.all(), ["begin mine", "end mine"]);
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// Bodies that are no messages, or messages cut, of another version, or of every other kind.
+fn garbage() -> Vec<Vec<u8>> {
+    let call = count().to_vec();
+    let mut bodies: Vec<Vec<u8>> = (0..call.len()).map(|len| call[..len].to_vec()).collect();
+    for (kind, _) in bus_schema::message::KINDS {
+        for body in [&[][..], &[0x80], &[0xc1], &[0xdf, 0xff, 0xff, 0xff, 0xff], &[0x91; 4000]] {
+            bodies.push([&[1, *kind], body].concat());
+        }
+    }
+    bodies.extend([vec![0, 1, 0x80], vec![2, 1, 0xff], vec![255; 300], b"{".to_vec()]);
+    bodies.push("[".repeat(100_000).into_bytes());
+    bodies.push(format!("{{\"args\":{}", "[".repeat(100_000)).into_bytes());
+    bodies
+}
+
+#[tokio::test]
+async fn garbage_on_every_subject_of_an_exporter_harms_nothing() -> anyhow::Result<()> {
+    let (lab, _, exporter, bench) = bench().await?;
+    let peer = lab.peer().await?;
+    let stream = StreamId::new(Session(3), 4);
+    let mut subjects = Vec::new();
+    for method in ["count", "numbers", "reflect", "nothing"] {
+        for verb in DriverVerb::ALL {
+            subjects.push(peer.subject("bob", *verb, method));
+        }
+    }
+    for verb in ExporterVerb::ALL {
+        subjects.push(match verb {
+            ExporterVerb::Ctl | ExporterVerb::Up => peer.say("bob", To::Stream(*verb, stream)),
+            _ => peer.ask("bob", *verb),
+        });
+    }
+    subjects.push(peer.subject("bob", DriverVerb::Call, "count").replace(".call.", ".shout."));
+    for subject in &subjects {
+        for body in garbage().into_iter().filter(|body| !body.is_empty()) {
+            let reply = peer.inbox("bob");
+            peer.send(subject, Some(&reply), None, body).await?;
+        }
+    }
+    peer.nats.flush().await?;
+    settle(&lab, "bob").await?;
+    let executed = lab.counted();
+    assert!(executed.iter().all(|line| line.starts_with("bob ")), "{executed:?}");
+    bench.count().await?;
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_version_is_refused_as_that() -> anyhow::Result<()> {
+    let (lab, _, exporter, _) = bench().await?;
+    let peer = lab.peer().await?;
+    let mut old = count().to_vec();
+    old[0] = 0;
+    let subject = peer.subject("bob", DriverVerb::Call, "count");
+    let answer = peer.request("bob", &subject, old).await?;
+    let reply = codec::decode::<bus_schema::message::Reply>(&answer.payload)?;
+    let bus_schema::message::Outcome::Refused(refusal) = reply.outcome else { panic!("{reply:?}") };
+    assert_eq!(refusal.code, bus_schema::RefusalCode::WrongVersion);
+    assert!(refusal.text.contains("too old"), "{refusal}");
+    assert_eq!(lab.counted(), Vec::<String>::new());
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn garbage_on_every_subject_of_a_client_harms_nothing() -> anyhow::Result<()> {
+    let (lab, _, exporter, bench) = bench().await?;
+    let peer = lab.peer().await?;
+    let mut wire = peer.listen(&format!("{}.>", lab.root)).await?;
+    peer.nats.flush().await?;
+    let mut numbers = bench.numbers(3).await?;
+    let mut subjects = Vec::new();
+    while numbers.next().await.transpose()?.is_some() {}
+    bench.reflect().await?.shutdown().await?;
+    bench.count().await?;
+    let wanted = [".i.alice.", ".ctl.alice.", ".down.alice.", ".out.alice."];
+    while wanted.iter().any(|want| !subjects.iter().any(|s: &String| s.contains(want))) {
+        let message = wire.next().await.expect("a message");
+        let subject = message.subject.to_string();
+        if wanted.iter().any(|want| subject.contains(want)) {
+            subjects.push(subject);
+        }
+    }
+    for subject in &subjects {
+        for body in garbage() {
+            peer.send(subject, None, None, body).await?;
+        }
+    }
+    peer.nats.flush().await?;
+    bench.count().await?;
+    assert_eq!(lab.counted().len(), 2);
+    let id = CallId { session: Session(1), counter: 1 };
+    assert!(lab.client("carol").await?.attach(&"alice".parse()?, id, false).await.is_err());
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
