@@ -3,7 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use bus_schema::{Fault, interface};
-use runtime::ByteStream;
+use runtime::{ByteStream, Context};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
     time::timeout,
@@ -18,7 +18,7 @@ pub(crate) mod unix;
 #[interface]
 pub trait Network {
     /// Opens a connection. Each stream has one of its own.
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault>;
+    async fn connect(&self, cx: &Context, stream: ByteStream) -> Result<(), Fault>;
 
     /// The service's address, as seen by the exporter: `tcp://192.168.1.2:22`.
     #[method(concurrent)]
@@ -53,10 +53,23 @@ fn named(to: &impl fmt::Display, what: &str, error: io::Error) -> Fault {
 
 /// Carries bytes both ways. Each direction ends by itself; an error ends both.
 async fn carry(
+    cx: &Context,
     stream: &mut ByteStream,
     connection: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> io::Result<()> {
-    copy_bidirectional_with_sizes(stream, connection, COPY_BYTES, COPY_BYTES).await.map(drop)
+    let carried = copy_bidirectional_with_sizes(stream, connection, COPY_BYTES, COPY_BYTES);
+    unless_left(cx, async { carried.await.map(drop) }).await
+}
+
+/// Runs until the caller is gone: who has ended its half is not read from, and so not missed.
+async fn unless_left(
+    cx: &Context,
+    carrying: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    tokio::select! {
+        ended = carrying => ended,
+        () = cx.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller left")),
+    }
 }
 
 /// `enable_address` is on unless it is said otherwise, as in Jumpstarter.

@@ -254,9 +254,9 @@ async fn a_board_with_a_terminal_is_typed_at_and_watched() -> Result<()> {
     let mut watcher = Console(open(&console, "watch").await?);
     power.on().await?;
     typist.hear("board> ").await?;
-    typist.0.write_all(b"tty >/dev/null && echo $((6*7)) $BOARD\n").await?;
-    typist.hear("\n42 ").await?;
-    watcher.hear("\n42 ").await?;
+    typist.0.write_all(b"tty >/dev/null && echo $((6*7))\n").await?;
+    typist.hear("\n42\r\n").await?;
+    watcher.hear("\n42\r\n").await?;
 
     let mut second = open(&console, "connect").await?;
     let said = second.read_to_end(&mut Vec::new()).await.unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! A service that gives back what it gets.
 
 use bus_schema::{Fault, driver};
-use runtime::ByteStream;
+use runtime::{ByteStream, Context};
 use tokio::io::{AsyncWriteExt as _, copy_buf, split};
 
 use super::{COPY_BYTES, Network, NetworkInterface};
@@ -11,7 +11,7 @@ use super::{COPY_BYTES, Network, NetworkInterface};
 pub struct EchoNetwork;
 
 impl Network for EchoNetwork {
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, _: &Context, stream: ByteStream) -> Result<(), Fault> {
         let (input, mut output) = split(stream);
         let mut input = tokio::io::BufReader::with_capacity(COPY_BYTES, input);
         copy_buf(&mut input, &mut output).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus_schema::{Describe, Fault, driver};
-use runtime::ByteStream;
+use runtime::{ByteStream, Context};
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
@@ -45,12 +45,12 @@ impl TcpNetwork {
 }
 
 impl Network for TcpNetwork {
-    async fn connect(&self, mut stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, cx: &Context, mut stream: ByteStream) -> Result<(), Fault> {
         let TcpNetworkConfig { host, port, connect_timeout, .. } = &self.config;
         let connecting = TcpStream::connect((host.as_str(), *port));
         let mut tcp = connected(self.service(), *connect_timeout, connecting).await?;
         let _ = tcp.set_nodelay(true); // a console's keys are not to wait for each other
-        carry(&mut stream, &mut tcp).await.map_err(|error| {
+        carry(cx, &mut stream, &mut tcp).await.map_err(|error| {
             let _ = tcp.set_zero_linger(); // the service is to see a reset, too, and no end
             named(&self.service(), "lost the connection to", error)
         })

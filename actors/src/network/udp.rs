@@ -6,7 +6,7 @@ use std::{
 };
 
 use bus_schema::{Describe, Fault, driver};
-use runtime::ByteStream;
+use runtime::{ByteStream, Context};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Network, NetworkInterface, address, connect_timeout, connected, enabled, host_port, named,
+    unless_left,
 };
 
 /// Most that one datagram carries over IPv4: 65,535 without the headers of IP and UDP.
@@ -72,7 +73,7 @@ impl UdpNetwork {
 }
 
 impl Network for UdpNetwork {
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, cx: &Context, stream: ByteStream) -> Result<(), Fault> {
         let socket = connected(self.service(), connect_timeout(), self.socket()).await?;
         let (mut input, mut output) = tokio::io::split(stream);
         let send = async {
@@ -90,9 +91,12 @@ impl Network for UdpNetwork {
                 output.write_all(&buf[..received]).await?;
             }
         };
-        let ended: io::Result<()> =
-            tokio::select! { ended = send => ended, ended = receive => ended };
-        ended.map_err(|error| named(&self.service(), "lost the connection to", error))
+        let carry = async {
+            tokio::select! { ended = send => ended, ended = receive => ended }
+        };
+        unless_left(cx, carry)
+            .await
+            .map_err(|error| named(&self.service(), "lost the connection to", error))
     }
 
     async fn address(&self) -> Result<String, Fault> {

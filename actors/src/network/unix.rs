@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bus_schema::{Describe, Fault, driver};
-use runtime::ByteStream;
+use runtime::{ByteStream, Context};
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
@@ -30,11 +30,11 @@ impl UnixNetwork {
 }
 
 impl Network for UnixNetwork {
-    async fn connect(&self, mut stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, cx: &Context, mut stream: ByteStream) -> Result<(), Fault> {
         let path = &self.config.path;
         let connecting = UnixStream::connect(path);
         let mut socket = connected(path.display(), connect_timeout(), connecting).await?;
-        carry(&mut stream, &mut socket)
+        carry(cx, &mut stream, &mut socket)
             .await
             .map_err(|error| named(&path.display(), "lost the connection to", error))
     }

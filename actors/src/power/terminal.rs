@@ -265,6 +265,7 @@ impl TerminalConsole {
             () = keyboard.taken.cancelled() => {
                 Err(Fault::device("somebody else has taken the console over"))
             }
+            () = cx.cancelled() => Ok(()), // the caller left
             ended = typed => ended.map_err(Fault::from),
             ended = self.terminal.show(None, &mut output) => ended.map_err(Fault::from),
         }
@@ -275,6 +276,7 @@ impl TerminalConsole {
     #[export]
     async fn watch(
         &self,
+        cx: &Context,
         /// The place to begin at; without one, whatever comes from now on.
         #[default(None)]
         from: Option<u64>,
@@ -282,6 +284,7 @@ impl TerminalConsole {
     ) -> Result<(), Fault> {
         let (mut input, mut output) = tokio::io::split(stream);
         let ended = tokio::select! {
+            () = cx.cancelled() => return Ok(()), // the caller left
             ended = left(&mut input) => ended,
             ended = self.terminal.show(from, &mut output) => ended,
         };

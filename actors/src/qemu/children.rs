@@ -107,7 +107,7 @@ impl MachineConsole {}
 pub(super) struct Vnc(pub(super) Arc<Machine>);
 
 impl Network for Vnc {
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, _: &Context, stream: ByteStream) -> Result<(), Fault> {
         carry(stream, self.0.socket("vnc.sock").await).await
     }
 }
@@ -122,7 +122,7 @@ pub(super) struct Forward {
 }
 
 impl Network for Forward {
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, _: &Context, stream: ByteStream) -> Result<(), Fault> {
         let connect = async {
             let port = self.machine.port(&self.name).await?;
             let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -174,7 +174,7 @@ impl QemuMonitor {
 
     /// Connects to the monitor, which begins with its greeting. One client at a time.
     #[export]
-    async fn connect(&self, stream: ByteStream) -> Result<(), Fault> {
+    async fn connect(&self, _: &Context, stream: ByteStream) -> Result<(), Fault> {
         let Ok(_mine) = self.socket.try_lock() else {
             let busy = Fault::new(FaultKind::Busy, "somebody else is connected to the monitor");
             return carry(stream, Err::<TcpStream, _>(busy)).await;
