@@ -156,7 +156,7 @@ async fn a_reading_that_is_none_is_quoted() -> Result<()> {
     Ok(())
 }
 
-async fn processes(driver: DriverRef) -> (PowerClient<DriverRef>, ProcessPowerClient<DriverRef>) {
+fn processes(driver: DriverRef) -> (PowerClient<DriverRef>, ProcessPowerClient<DriverRef>) {
     (PowerClient::new(driver.clone()), ProcessPowerClient::new(driver))
 }
 
@@ -166,7 +166,7 @@ async fn a_process_that_dies_is_noticed_and_can_be_switched_on_again() -> Result
     let script = "test -e ran && exec sleep 1000; touch ran; echo out of memory >&2; exit 3";
     let config = ProcessPowerConfig { cwd: Some(dir.path().to_owned()), ..process(script) };
     let served = served(ProcessPower::node(config)).await?;
-    let (power, process) = processes(served.driver()).await;
+    let (power, process) = processes(served.driver());
     power.on().await?;
     let mut readings = power.read().await?;
     until(&mut readings, false).await?;
@@ -198,7 +198,7 @@ async fn off_ends_all_of_a_board_that_ignores_it() -> Result<()> {
         ..process(script)
     };
     let served = served(ProcessPower::node(config)).await?;
-    let (power, _) = processes(served.driver()).await;
+    let (power, _) = processes(served.driver());
     power.on().await?;
     let pid: i32 = written(&dir.path().join("pid")).await?.trim().parse()?;
     assert_eq!(std::fs::read_to_string(dir.path().join("board"))?, "7\n");
