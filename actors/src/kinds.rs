@@ -25,7 +25,7 @@ pub fn kinds() -> Kinds {
         .with(Kind::of::<UnixNetwork>())
         .with(Kind::of::<EchoNetwork>())
         .with(Qemu::kind())
-        .with(Kind::of::<Serial>())
+        .with(Serial::kind())
         .with(Kind { build: shell, ..Kind::of::<Shell>() })
 }
 

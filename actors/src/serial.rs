@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus_schema::{Describe, Fault, Interface, driver};
-use runtime::{DriverKind, Site};
+use bus_schema::{Describe, Fault, Interface, Value, driver};
+use runtime::{BuildError, DriverKind, Kind, Node, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -206,6 +206,21 @@ impl DriverKind for Serial {
     fn interfaces_of_kind() -> Vec<Arc<Interface>> {
         vec![ConsoleInterface::describe(), SerialInterface::describe()]
     }
+}
+
+impl Serial {
+    /// The kind of driver that a configuration calls `serial`.
+    pub fn kind() -> Kind {
+        Kind { build, ..Kind::of::<Self>() }
+    }
+}
+
+/// What can be seen to be wrong in the file is told before the port is opened.
+fn build(value: Value, site: &Site) -> Result<Node, BuildError> {
+    let json = serde_json::to_value(&value).map_err(BuildError::new)?;
+    let config: SerialConfig = serde_json::from_value(json).map_err(BuildError::new)?;
+    config.check().map_err(BuildError::new)?;
+    (Kind::of::<Serial>().build)(value, site)
 }
 
 impl HasPort for Serial {

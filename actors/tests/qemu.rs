@@ -4,10 +4,10 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use actors::{
     Accel, ConsoleClient, Disk, DiskFormat, Hostfwd, NetworkClient, PowerClient, Qemu, QemuClient,
-    QemuConfig, QemuMonitorClient,
+    QemuConfig, QemuMonitorClient, kinds,
 };
 use bus_schema::{FaultKind, Value};
-use runtime::{ByteStream, CallError, Served, serve};
+use runtime::{ByteStream, CallError, Config, Served, serve};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -181,7 +181,7 @@ async fn a_machine_that_cannot_start_says_why() -> anyhow::Result<()> {
     let wrong = [
         (QemuConfig { disks: vec![disk("/no/disk.img")], ..config.clone() }, "/no/disk.img"),
         (QemuConfig { binary: Some("/no/qemu".into()), ..config.clone() }, "/no/qemu"),
-        (QemuConfig { machine: Some("pdp11".to_owned()), ..config.clone() }, "pdp11"),
+        (QemuConfig { machine: Some("pdp11".to_owned()), ..config.clone() }, "machine type"),
     ];
     for (config, text) in wrong {
         let served = served(config).await?;
@@ -242,6 +242,46 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         let error = Qemu::node(config).expect_err("it is wrong").to_string();
         assert!(error.contains(text), "{error}");
     }
+}
+
+#[test]
+fn a_board_is_configured_in_yaml() -> anyhow::Result<()> {
+    let yaml = "
+name: bench
+export:
+  board:
+    type: qemu
+    config:
+      arch: aarch64
+      bios: /usr/lib/u-boot/qemu_arm64/u-boot.bin
+      hostfwd: {ssh: {guestport: 22}}
+      disks: [{file: /var/lib/disk.qcow2, format: qcow2}]
+      accel: tcg
+      capture: {memory: 65536}
+  uart:
+    type: serial
+    config: {url: 'loop://', parity: even, check_present: false}
+";
+    let parse = |yaml: &str| Config::parse(yaml, "bench.yaml", &kinds(), Path::new("/state"));
+    let config = parse(yaml)?;
+    let board: Vec<_> = config.root.children["board"].children.keys().collect();
+    assert_eq!(board, ["console", "power", "qmp", "ssh", "vnc"]);
+    assert!(config.runs_commands.iter().any(|path| path.to_string() == "board"));
+
+    let wrong = [
+        ("guestport: 22", "guestport: 0", "1 to 65535"),
+        ("{ssh:", "{power:", "already"),
+        ("{ssh:", "{'*':", "hostfwd"),
+        ("parity: even", "parity: evne", "even"),
+        ("accel: tcg", "acel: tcg", "accel"),
+        ("'loop://'", "'com1'", "no device path"),
+        ("memory: 65536", "memory: 1", "4096"),
+    ];
+    for (right, wrong, text) in wrong {
+        let error = parse(&yaml.replace(right, wrong)).expect_err(wrong).to_string();
+        assert!(error.contains(text), "{wrong}: {error}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -168,7 +168,8 @@ async fn a_slow_watcher_is_told_what_it_lost_and_disturbs_nobody() -> anyhow::Re
     for _ in 0..(16 << 20) / BLOCK {
         let mut got = vec![0; BLOCK];
         let (wrote, read) = tokio::join!(bench.board.write_all(&block), fast.read_exact(&mut got));
-        (wrote?, read?);
+        wrote?;
+        read?;
         assert!(got == block, "the fast watcher gets every byte");
         said += BLOCK as u64;
     }
@@ -310,7 +311,8 @@ async fn a_stalled_device_stalls_its_writer_and_nothing_else() -> anyhow::Result
     }
     let mut got = vec![0; wanted.len()];
     let (sent, read) = tokio::join!(send, bench.board.read_exact(&mut got));
-    (sent?, read?);
+    sent?;
+    read?;
     assert!(got == wanted, "every byte arrives once and in order");
     bench.close().await
 }

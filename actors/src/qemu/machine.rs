@@ -173,18 +173,21 @@ impl Run {
             }
             Ok::<_, Fault>((line, qmp, ports))
         };
-        let (line, qmp, ports) = tokio::select! {
-            connected = timeout(START_WITHIN, connect) => match connected {
-                Ok(connected) => connected?,
-                Err(_) => {
-                    let text = format!("QEMU did not come up within {START_WITHIN:?}");
-                    return Err(Fault::timeout(text));
-                }
-            },
-            how = ended.wait_for(Option::is_some) => {
-                let how = how.ok().and_then(|how| how.clone()).unwrap_or_default();
+        let connected = tokio::select! {
+            connected = timeout(START_WITHIN, connect) => connected.unwrap_or_else(|_| {
+                Err(Fault::timeout(format_args!("QEMU did not come up within {START_WITHIN:?}")))
+            }),
+            () = has_ended(&mut ended) => Err(Fault::new(FaultKind::Unreachable, "")),
+        };
+        let (line, qmp, ports) = match connected {
+            Ok(connected) => connected,
+            // It has hung up: then it ends, and that says more.
+            Err(fault) if fault.kind == FaultKind::Unreachable => {
+                let _ = timeout(QUIT_WITHIN, has_ended(&mut ended)).await;
+                let how = ended.borrow().clone().unwrap_or(fault.text);
                 return Err(Fault::device(format_args!("QEMU does not start: {how}")));
             }
+            Err(fault) => return Err(fault),
         };
         console.send_replace(Some(Arc::new(line)));
         Ok(Self { orders, ended, qmp, ports, dir, _tasks: tasks })
@@ -199,15 +202,19 @@ impl Run {
             // An error means that it ends, or has to be killed.
             let _ = timeout(QUIT_WITHIN, self.qmp.execute("quit", None)).await;
         }
-        let gone = timeout(QUIT_WITHIN, self.ended.wait_for(Option::is_some)).await.is_ok();
-        if !gone {
+        if timeout(QUIT_WITHIN, has_ended(&mut self.ended)).await.is_err() {
             drop(self.orders);
-            let killed = timeout(QUIT_WITHIN, self.ended.wait_for(Option::is_some)).await;
-            killed.map_err(|_| Fault::timeout("QEMU does not end, though it was killed"))?
-                .map_err(Fault::device)?;
+            let killed = timeout(QUIT_WITHIN, has_ended(&mut self.ended)).await;
+            killed.map_err(|_| Fault::timeout("QEMU does not end, though it was killed"))?;
         }
         Ok(())
     }
+}
+
+/// Resolves when QEMU has ended. Cancel safe.
+async fn has_ended(ended: &mut watch::Receiver<Option<String>>) {
+    // An error means that nobody is left to tell, and that is an end, too.
+    let _ = ended.wait_for(Option::is_some).await;
 }
 
 /// Waits for QEMU's end and tells how it came.

@@ -97,8 +97,9 @@ fn silent(what: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+
+    use super::*;
 
     /// What a QEMU says, whatever it is asked.
     async fn says(text: &str) -> (Qmp<DuplexStream>, DuplexStream) {
