@@ -50,6 +50,11 @@ pub(crate) enum CliError {
     Replaced(String),
     #[error("the bench: {0:#}")]
     Bench(anyhow::Error),
+    #[error("the demo could not {step:?}: {why:#}")]
+    Demo { step: &'static str, why: anyhow::Error },
+    /// What QEMU's board needs.
+    #[error("there is no {0} here")]
+    NoBoard(&'static str),
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
     #[error("cannot show a result: {0}")]
@@ -97,6 +102,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (16, "a configuration is not valid, or may not be served like this"),
     (17, "one or more of several calls failed; each says how"),
     (18, "`doctor` found something wrong"),
+    (19, "a step of `demo` did not happen as it should"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -130,6 +136,10 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Some { .. } => (17, ""),
         CliError::Checks(_) => (18, ""),
         CliError::Bench(_) => (1, ""),
+        CliError::Demo { .. } => (19, ""),
+        CliError::NoBoard(_) => {
+            (1, "`apt-get install qemu-system-arm u-boot-qemu`, or `--board shell`")
+        }
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),

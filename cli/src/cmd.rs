@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod connect;
 mod console;
+mod demo;
 mod describe;
 mod dev;
 mod doctor;
@@ -27,6 +28,8 @@ pub(crate) enum Role {
     Worker,
     /// It has many threads, and sees to interrupts itself: it has devices to make safe.
     Server,
+    /// As a server; and what it does is told on stdout, so it logs nothing unless it is asked.
+    Demo,
 }
 
 macro_rules! commands {
@@ -65,6 +68,7 @@ commands! {
     check Check Client,
     drivers Drivers Client,
     dev Dev Server,
+    demo Demo Demo,
     bench Bench Worker,
     doctor Doctor Client,
     completions Completions Client,

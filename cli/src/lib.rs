@@ -22,6 +22,7 @@ mod args;
 pub mod bench;
 mod cmd;
 mod console;
+mod demo;
 mod desk;
 mod fanout;
 mod interrupt;

@@ -58,12 +58,15 @@ impl Cmd {
         };
         let words = words.unwrap_or_default();
         let (mut from, mut to) = split(open(session, &self.asked, method, &words).await?);
+        let connected = format!("connected to {}", self.asked.target);
         if self.watch {
+            session.out.note(connected);
             return self.show(&mut from, &mut screen).await; // Ctrl-C ends it
         }
         let raw = RawMode::enter().map_err(|source| CliError::io("use the terminal", source))?;
-        if raw.is_some() {
-            session.out.note(format_args!("{} and . leave\r", self.escape));
+        match &raw {
+            Some(_) => session.out.note(format_args!("{connected}; {} and . leave\r", self.escape)),
+            None => session.out.note(connected),
         }
         let ended = tokio::select! {
             shown = self.show(&mut from, &mut screen) => shown,
