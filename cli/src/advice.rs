@@ -50,7 +50,7 @@ pub(crate) enum CliError {
     Replaced(String),
     #[error("the bench: {0:#}")]
     Bench(anyhow::Error),
-    #[error("the demo could not {step:?}: {why:#}")]
+    #[error("the demo failed at {step:?}: {why:#}")]
     Demo { step: &'static str, why: anyhow::Error },
     /// What QEMU's board needs.
     #[error("there is no {0} here")]
