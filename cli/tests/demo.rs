@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// Nothing here takes so long; a test that waits for ever says so instead.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine of its own, as far as a demo can tell: its home and its temporary files.
 struct Machine(TempDir);

@@ -23,7 +23,7 @@ const HEARD_BYTES_MAX: usize = 1 << 20;
 /// What is shown of it when something goes wrong.
 const SHOWN_BYTES: usize = 1 << 10;
 
-/// A process with piped ends. Dropped, it is told to stop, and its tracker waits for it.
+/// A process with piped ends, below `keeper.sh`. Dropped, it is told to stop, and its tracker waits for it.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
@@ -34,20 +34,10 @@ pub(crate) struct Process {
     _told: DropGuard,
 }
 
-/// What ends a process that is not wanted any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// The end of its stdin: it is below `keeper.sh`.
-    ByItself,
-    /// A signal: its stdin is a keyboard.
-    Killed,
-}
-
 impl Process {
     pub(super) fn start(
         name: &'static str,
         mut command: Command,
-        ends: Ends,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -57,7 +47,7 @@ impl Process {
         let err = listen(child.stderr.take().expect("it is piped"), tasks);
         let told = CancellationToken::new();
         let (tell, code) = watch::channel(None);
-        tasks.spawn(tend(child, ends, told.clone(), tell));
+        tasks.spawn(tend(child, told.clone(), tell));
         Ok(Self { name, stdin, out, err, code, _told: told.drop_guard() })
     }
 
@@ -116,21 +106,30 @@ impl Process {
         let _ = self.code.wait_for(Option::is_some).await; // an error means that it is gone, too
     }
 
-    /// Ends its stdin, waits for its end and gives its exit code.
+    /// Tells it to stop, waits for its end and gives its exit code.
     pub(super) async fn end(mut self) -> anyhow::Result<i32> {
         self.stdin = None;
-        let ended = timeout(STOP_WITHIN, self.code.wait_for(Option::is_some)).await;
-        let code = ended.ok().and_then(|ended| ended.ok().and_then(|code| *code));
-        code.with_context(|| format!("the {} does not end: {}", self.name, self.last_words()))
+        self.code().await
     }
 
-    /// Stops it, which it has to do well.
-    pub(crate) async fn stopped(self) -> anyhow::Result<String> {
-        let err = self.err.clone();
-        match self.end().await? {
+    /// Tells it to stop, which it has to do well.
+    pub(crate) async fn stopped(mut self) -> anyhow::Result<String> {
+        self.stdin = None;
+        self.done().await
+    }
+
+    /// Waits for its end, which has to be a good one.
+    pub(super) async fn done(mut self) -> anyhow::Result<String> {
+        match self.code().await? {
             0 => Ok(String::new()),
-            code => bail!("it ended with exit code {code}: {}", tail(&err.borrow())),
+            code => bail!("it ended with exit code {code}: {}", self.last_words()),
         }
+    }
+
+    async fn code(&mut self) -> anyhow::Result<i32> {
+        let ended = timeout(STOP_WITHIN, self.gone()).await;
+        let code = ended.ok().and_then(|()| *self.code.borrow());
+        code.with_context(|| format!("the {} does not end: {}", self.name, self.last_words()))
     }
 
     /// The end of all that it said.
@@ -166,24 +165,14 @@ fn listen(
     heard
 }
 
-/// Stays with a process to its end.
-async fn tend(
-    mut child: Child,
-    ends: Ends,
-    told: CancellationToken,
-    tell: watch::Sender<Option<i32>>,
-) {
+/// Stays with a process to its end. One that is not wanted any more has seen the end of its stdin.
+async fn tend(mut child: Child, told: CancellationToken, tell: watch::Sender<Option<i32>>) {
     let status = tokio::select! {
         status = child.wait() => status,
-        () = told.cancelled() => {
-            if ends == Ends::Killed {
-                let _ = child.start_kill(); // an error means that it has ended
-            }
-            match timeout(STOP_WITHIN, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => child.kill().await.and(child.wait().await),
-            }
-        }
+        () = told.cancelled() => match timeout(STOP_WITHIN, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => child.kill().await.and(child.wait().await),
+        },
     };
     let code = status.ok().and_then(|status| status.code()).unwrap_or(-1);
     tell.send_replace(Some(code));

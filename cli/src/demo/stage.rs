@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     board::Board,
-    process::{Ends, PATIENCE, Process},
+    process::{PATIENCE, Process},
     service::Service,
 };
 use crate::advice::CliError;
@@ -99,20 +99,10 @@ impl Stage {
     ) -> anyhow::Result<Process> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", include_str!("keeper.sh"), "jmp-bus-demo"]);
+        command.arg(self.dir.path().join(name).with_extension("keys"));
         command.arg(std::env::current_exe()?);
         self.equip(&mut command, words).await?;
-        Process::start(name, command, Ends::ByItself, &self.tasks)
-    }
-
-    /// Starts it with a keyboard.
-    pub(super) async fn sit_at(
-        &self,
-        name: &'static str,
-        words: &[&str],
-    ) -> anyhow::Result<Process> {
-        let mut command = Command::new(std::env::current_exe()?);
-        self.equip(&mut command, words).await?;
-        Process::start(name, command, Ends::Killed, &self.tasks)
+        Process::start(name, command, &self.tasks)
     }
 
     /// Runs it to its end and gives what it says.

@@ -94,7 +94,7 @@ async fn watcher(stage: &Stage) -> Seen<Process> {
 
 async fn console(stage: &Stage) -> Seen<Process> {
     let words = ["console", stage.board.console, "--as", "tester"];
-    let mut console = stage.sit_at("console", &words).await?;
+    let mut console = stage.start("console", &words).await?;
     console.notes("connected to").await?;
     Ok((console, stage.board.console.to_owned()))
 }
@@ -212,7 +212,7 @@ async fn power_off(stage: &Stage) -> Seen {
 
 async fn leave(mut console: Process, watcher: Process) -> Seen {
     console.types("\x1d.").await?;
-    console.stopped().await?;
+    console.done().await?;
     ensure!(watcher.end().await? == 143, "the watcher does not stop as SIGTERM makes it");
     Ok(((), String::new()))
 }
