@@ -64,7 +64,7 @@ static U_BOOT: Board = Board {
     autoboot: "Hit any key to stop autoboot",
     asked: [
         ("version", "U-Boot 2"),
-        ("echo ${arch} ${soc}", "arm"),
+        ("echo this is ${arch}", "this is arm"),
         // The CRC of 256 bytes 0x5a.
         ("crc32 41000000 100", "==> 534c7266"),
     ],

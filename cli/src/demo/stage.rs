@@ -71,8 +71,8 @@ impl Stage {
     /// The broker, started when it is asked for the first time.
     pub(crate) async fn broker(&self) -> Result<&LocalBroker, CliError> {
         let start = async || {
-            let broker = LocalBroker::start(self.options.clone()).await?;
-            broker.connect_settings().make_streams(&self.root).await?;
+            let broker = Box::pin(LocalBroker::start(self.options.clone())).await?;
+            Box::pin(broker.connect_settings().make_streams(&self.root)).await?;
             Ok(broker)
         };
         self.broker.get_or_try_init(start).await

@@ -68,7 +68,7 @@ pub(crate) fn trial(board: &Board, broker: &LocalBroker, found: bool) -> String 
 
 async fn broker(stage: &Stage) -> Seen {
     let broker = stage.broker().await?;
-    Ok(((), format!("{} at {}", broker.server().display(), broker.url())))
+    Ok(((), format!("nats-server at {}", broker.url())))
 }
 
 async fn service(stage: &Stage) -> Seen<Service> {
