@@ -110,7 +110,7 @@ async fn the_terminal_is_as_before_however_a_console_ends() {
         let before = tcgetattr(&terminal).unwrap().local_modes;
         let mut command = lab.command(&["console", "local/power", "--method", "echo"]);
         let mut console = Running::start(command.stdin(terminal.try_clone().unwrap()));
-        assert_eq!(console.note().await, "jmp-bus: Ctrl-] and . leave");
+        assert_eq!(console.note().await, "jmp-bus: connected to local/power; Ctrl-] and . leave");
         person.write_all(b"x").unwrap();
         console.byte(b'x').await;
         assert_ne!(tcgetattr(&terminal).unwrap().local_modes, before);
