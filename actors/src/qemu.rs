@@ -301,10 +301,8 @@ impl Qemu {
             .with_child("vnc", child(|m| Arc::new(Vnc(m)), "qemu-vnc"))
             .with_child("qmp", child(|m| Arc::new(QemuMonitor::new(m)), "qemu-monitor"));
         for name in hostfwd.into_keys() {
-            let forward = Node::of(
-                "qemu-forward",
-                Forward { machine: machine.clone(), name: name.clone() },
-            );
+            let forward =
+                Node::of("qemu-forward", Forward { machine: machine.clone(), name: name.clone() });
             node = node.with_child(name, forward);
         }
         Ok(node)

@@ -323,8 +323,7 @@ async fn a_loop_hears_itself() -> anyhow::Result<()> {
     let file = dir.path().join("uart.log");
     let mut config = SerialConfig { url: Some("loop://".to_owned()), ..Default::default() };
     config.capture.file = Some(file.display().to_string());
-    let served =
-        serve(Serial::start(config).await?).await.map_err(anyhow::Error::from_boxed)?;
+    let served = serve(Serial::start(config).await?).await.map_err(anyhow::Error::from_boxed)?;
     let console = ConsoleClient::new(served.driver());
     let mut stream = console.connect(false).await?;
     stream.write_all(b"hello").await?;

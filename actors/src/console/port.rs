@@ -18,9 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    CaptureConfig, CaptureInfo, Captured, Line, Moved, Opener, Order,
-    follower::Record,
-    log::Log,
+    CaptureConfig, CaptureInfo, Captured, Line, Moved, Opener, Order, follower::Record, log::Log,
     writer::Seat,
 };
 

@@ -13,10 +13,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{
-    follower::Follower,
-    ring::Next,
-};
+use super::{follower::Follower, ring::Next};
 
 /// Bytes taken from the writer at once. They wait for the device, and the writer's credit for them.
 const WRITE_BYTES_MAX: usize = 1024;
@@ -119,10 +116,7 @@ async fn write_down(input: &mut ReadHalf<ByteStream>, writes: mpsc::Sender<Bytes
 }
 
 /// From the device to the writer, which gets every byte or is told that it does not.
-async fn read_up(
-    output: &mut WriteHalf<ByteStream>,
-    mut follower: Follower,
-) -> Result<(), Fault> {
+async fn read_up(output: &mut WriteHalf<ByteStream>, mut follower: Follower) -> Result<(), Fault> {
     loop {
         match follower.next().await {
             Next::Bytes { data, .. } => {
@@ -131,7 +125,8 @@ async fn read_up(
                 }
             }
             Next::Lost(lost) => {
-                let text = format!("too slow for the console: {lost} bytes are lost to this reader");
+                let text =
+                    format!("too slow for the console: {lost} bytes are lost to this reader");
                 return Err(Fault::device(text));
             }
             Next::Note(_) | Next::Nothing => {}

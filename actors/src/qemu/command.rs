@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(bytes_of("512M"), Ok(512 << 20));
         assert_eq!(bytes_of("20G"), Ok(20 << 30));
         assert_eq!(bytes_of("64"), Ok(64 << 20));
-        for wrong in ["", "M", "-1G", "+1G", "1.5G", "1 G", "0", "1B", "9999999999999T", "1K", "١M"] {
+        for wrong in ["", "M", "-1G", "+1G", "1.5G", "1 G", "0", "1B", "9999999999999T", "1K", "١M"]
+        {
             assert!(bytes_of(wrong).is_err(), "{wrong:?}");
         }
     }

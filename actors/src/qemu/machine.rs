@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn the_forwarded_port_is_found_in_the_table_of_qemu() {
-        let line = "  TCP[HOST_FORWARD]   9       127.0.0.1 39695       10.0.2.15    22     0     0";
+        let line =
+            "  TCP[HOST_FORWARD]   9       127.0.0.1 39695       10.0.2.15    22     0     0";
         assert_eq!(host_port(line, 22), Some(39695));
         assert_eq!(host_port(line, 39695), None);
         assert_eq!(host_port("  Protocol[State]    FD  Source Address  Port", 22), None);

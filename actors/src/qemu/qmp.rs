@@ -111,7 +111,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_found_between_events() {
-        let text = "{\"event\": \"RESUME\"}\n{\"id\": 9, \"return\": 1}\n{\"id\": 2, \"return\": 5}\n";
+        let text =
+            "{\"event\": \"RESUME\"}\n{\"id\": 9, \"return\": 1}\n{\"id\": 2, \"return\": 5}\n";
         let (mut qmp, mut qemu) = says(text).await;
         let answer = qmp.execute("query-status", Some(json!({ "a": 1 }))).await.unwrap();
         assert_eq!(answer, json!(5));
@@ -124,7 +125,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_a_fault_with_its_reason() {
-        let (mut qmp, _qemu) = says("{\"id\": 2, \"error\": {\"desc\": \"no such thing\"}}\n").await;
+        let (mut qmp, _qemu) =
+            says("{\"id\": 2, \"error\": {\"desc\": \"no such thing\"}}\n").await;
         let fault = qmp.execute("eject", None).await.unwrap_err();
         assert_eq!(fault, Fault::device("eject: no such thing"));
     }

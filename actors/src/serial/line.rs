@@ -3,11 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use bus_schema::Fault;
-use tokio::{
-    io::SimplexStream,
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::SimplexStream, net::TcpStream, time::timeout};
 use tokio_serial::{SerialPort as _, SerialPortBuilderExt as _, SerialStream};
 
 use super::{DataBits, FlowControl, Parity, SerialConfig, StopBits, find};
@@ -91,9 +87,7 @@ impl Opener for SerialOpener {
             }
         };
         match url.split_once("://") {
-            Some(("loop", _)) => {
-                Ok(SerialLine::Loop(SimplexStream::new_unsplit(LOOP_BYTES_MAX)))
-            }
+            Some(("loop", _)) => Ok(SerialLine::Loop(SimplexStream::new_unsplit(LOOP_BYTES_MAX))),
             Some((_, address)) => {
                 let tcp = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await??;
                 tcp.set_nodelay(true)?;

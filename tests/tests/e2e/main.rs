@@ -7,5 +7,5 @@ mod forgery;
 mod open_calls;
 mod outage;
 mod record;
-mod streams;
 mod second_client;
+mod streams;
