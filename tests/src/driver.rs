@@ -193,11 +193,19 @@ impl TestDriver {
         Ok(())
     }
 
-    /// Reads nothing until it is released.
+    /// Reads nothing until it is released, and then ends.
     #[export]
     async fn stall(&self, cx: &Context, stream: ByteStream) -> Result<(), Fault> {
         self.wait(cx, "stall".to_owned()).await;
         drop(stream);
         Ok(())
+    }
+
+    /// Reads nothing until it is released, and then fails.
+    #[export]
+    async fn break_off(&self, cx: &Context, stream: ByteStream) -> Result<(), Fault> {
+        self.wait(cx, "break off".to_owned()).await;
+        drop(stream);
+        Err(Fault::device("the cable is out"))
     }
 }

@@ -58,7 +58,13 @@ impl Peer {
 
     /// Listens.
     pub async fn listen(&self, subject: &str) -> anyhow::Result<Subscriber> {
-        Ok(self.nats.subscribe(subject.to_owned()).await?)
+        let messages = self.nats.subscribe(subject.to_owned()).await?;
+        // `flush` is no round trip: only a message that came back went through the broker.
+        let own = self.nats.new_inbox();
+        let mut sentinel = self.nats.subscribe(own.clone()).await?;
+        self.nats.publish(own, Bytes::new()).await?;
+        next(&mut sentinel).await?;
+        Ok(messages)
     }
 
     /// Sends a request as `client`, with a reply subject of `client`, and waits for the answer.

@@ -105,11 +105,16 @@ async fn a_reset_is_no_end_at_either_side() -> anyhow::Result<()> {
         .events
         .happened("broken: the stream was reset (Cancelled): dropped before its end")
         .await;
-    // By the driver, which goes away without reading.
-    let mut stream = bench.stall().await?;
+    // By the driver, whose method fails.
+    let mut stream = bench.break_off().await?;
     driver.release.add_permits(1);
     let error = stream.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    assert!(error.to_string().contains("the cable is out"), "{error}");
+    // A method that ends well ends its side, read or not.
+    let mut stream = bench.stall().await?;
+    driver.release.add_permits(1);
+    assert_eq!(stream.read(&mut [0]).await?, 0);
     exporter.shutdown(GRACE).await?;
     Ok(())
 }

@@ -29,7 +29,7 @@ async fn values_follow_their_type() {
         ("key: text", r#"key: Some(b"text"),"#),
         (
             "serial: 00000000-0000-4000-8000-000000000001",
-            "serial: Some(00000000-0000-4000-8000-000000000001) ",
+            "serial: Some(DriverId(00000000-0000-4000-8000-000000000001)) ",
         ),
     ] {
         let text = settings(&format!("{{url: off, {written}}}")).await;
