@@ -44,8 +44,9 @@ pub const OUTCOME_BYTES_MAX: usize = 128 << 20;
 pub const OUTCOMES_MAX: usize = 1 << 20;
 
 /// Bytes of user data in one chunk: large enough that a message's fixed cost (about 5 µs) is
-/// small, small enough that a control message waits for at most one.
-pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// small, small enough that a control message waits for at most one, and that the whole message
+/// fits the read buffer of async-nats (65,535 bytes), past which it is copied into a larger one.
+pub const CHUNK_BYTES_MAX: usize = 60 << 10;
 /// What an envelope and a record's headers may add to a payload.
 pub const OVERHEAD_BYTES_MAX: usize = 1024;
 /// Credit that one connection grants, over all its streams: half of the broker's default

@@ -152,6 +152,13 @@ impl Conn {
 
     /// Waits until there is a connection. Cancel safe.
     pub(crate) async fn connected(&self) {
+        if !self.is_connected() {
+            // Boxed, as is all that is rare: every call carries the size of its largest path.
+            Box::pin(self.reconnected()).await;
+        }
+    }
+
+    async fn reconnected(&self) {
         while !self.is_connected() {
             sleep(LOOK_EVERY).await;
         }

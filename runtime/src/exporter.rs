@@ -8,6 +8,7 @@ mod driver_actor;
 mod gate;
 mod ledger;
 mod operation;
+mod outbox;
 mod presence;
 mod recorder;
 mod request;
@@ -180,6 +181,7 @@ impl Exporter {
         core.tasks.spawn(presenter.clone().run(core.clone()));
         core.tasks.spawn(service::serve(core.clone()));
         core.tasks.spawn(sweep(core.clone()));
+        core.tasks.spawn(outbox::post(core.clone()));
         tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
         let marker = marker.map(|marker| marker.path);
         Ok(Self { core, supervisor, supervising, presenter, marker, _stop_on_drop: stop_on_drop })

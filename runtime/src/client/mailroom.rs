@@ -39,9 +39,33 @@ struct Box_ {
 /// What has come to a box. Made for every call, so it allocates little: a channel's first block
 /// alone is several KiB.
 pub(crate) struct Letters {
-    queue: Mutex<VecDeque<Letter>>,
+    queue: Mutex<Queue>,
     capacity: usize,
     came: Notify,
+}
+
+/// The first letter has its place; most boxes never get a second.
+#[derive(Default)]
+struct Queue {
+    first: Option<Letter>,
+    more: VecDeque<Letter>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    fn push(&mut self, letter: Letter) {
+        match self.first {
+            None if self.more.is_empty() => self.first = Some(letter),
+            _ => self.more.push_back(letter),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Letter> {
+        self.first.take().or_else(|| self.more.pop_front())
+    }
 }
 
 /// What comes to a box.
@@ -57,7 +81,7 @@ impl Letters {
     /// Puts a letter in; `None` if the box is full: a repeat of what is there already.
     pub(crate) fn push(&self, letter: Letter) -> Option<()> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        (queue.len() < self.capacity).then(|| queue.push_back(letter))?;
+        (queue.len() < self.capacity).then(|| queue.push(letter))?;
         drop(queue);
         self.came.notify_one();
         Some(())
@@ -87,7 +111,7 @@ impl PostBox {
         loop {
             let letter = {
                 let mut queue = self.letters.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.pop_front()
+                queue.pop()
             };
             match letter {
                 Some(letter) => return letter,

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     answer::Answer,
     ledger::{Ledger, Receipt},
+    outbox::Outbox,
     recorder::Acks,
     slot::Slot,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     /// Ends everything.
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
+    pub(crate) outbox: Outbox,
 }
 
 /// What the service API reports.
@@ -86,6 +88,7 @@ impl Core {
             draining: stop.child_token(),
             stop,
             stats: Stats::default(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -142,7 +145,7 @@ impl Core {
             };
         }
         let sent = match error {
-            None => self.control().publish(reply_to.to_owned(), message).await,
+            None => self.outbox.send(self.control(), reply_to.to_owned(), message).await,
             Some((code, text)) => {
                 let code = code.to_string();
                 let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", &*text)];

@@ -106,7 +106,8 @@ impl Actor for DriverActor {
                     gone: state.gone.clone(),
                     request: *request,
                 };
-                state.operations.spawn(work(operation));
+                // Boxed: a task moves its future when it ends, and this is a large one.
+                state.operations.spawn(Box::pin(work(operation)));
                 Ok(())
             }
             // Ends this actor; the supervisor makes the next.

@@ -65,6 +65,7 @@ pub(crate) fn work(work: Work) -> impl Future<Output = ()> + Send {
 impl Work {
     async fn run(self, ticket: Option<Ticket>) {
         let started = std::time::Instant::now();
+        let _running = self.core.running();
         let cancel = self.request.receipt.cancel.clone();
         let operation = Arc::new(Operation {
             caller: self.request.caller.clone(),
@@ -153,6 +154,13 @@ impl Work {
     }
 
     async fn wait_for_turn(&self, ticket: Ticket) -> Result<super::turn::TurnGuard, Refusal> {
+        match ticket {
+            Ticket::Now(guard) => Ok(guard),
+            Ticket::Later(_) => Box::pin(self.wait_in_line(ticket)).await,
+        }
+    }
+
+    async fn wait_in_line(&self, ticket: Ticket) -> Result<super::turn::TurnGuard, Refusal> {
         let method = &self.request.method().name;
         tokio::select! {
             biased;
@@ -297,8 +305,20 @@ impl Work {
         serving: bus_schema::Serving<T>,
         deadline: Option<Instant>,
     ) -> Result<T, Failure> {
-        let cancel = &self.request.receipt.cancel;
         let mut serving = AssertUnwindSafe(serving).catch_unwind();
+        // Most methods answer at once, and then need no timers.
+        if let Some(ended) = (&mut serving).now_or_never() {
+            return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into()));
+        }
+        Box::pin(self.watch_over(serving, deadline)).await
+    }
+
+    async fn watch_over<T, F>(&self, serving: F, deadline: Option<Instant>) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Result<T, Failure>, Box<dyn Any + Send>>> + Send + Unpin,
+    {
+        let cancel = &self.request.receipt.cancel;
+        let mut serving = serving;
         let why = tokio::select! {
             biased;
             ended = &mut serving => return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),

@@ -15,6 +15,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 /// writer is at most this far ahead of the network.
 const CHUNKS_WAITING_MAX: usize = 4;
 
+/// Buffers that are kept to be filled again; acknowledgements come for several chunks at once.
+const SPARE_MAX: usize = 16;
+
 /// What a peer did that the protocol does not allow. The stream is reset with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
@@ -44,6 +47,9 @@ pub(crate) struct Chunk {
 pub(crate) struct Flow {
     // sending
     filling: BytesMut,
+    /// Buffers of acknowledged chunks, to be filled again: fresh ones cost a page fault for every
+    /// 4 KiB.
+    spare: Vec<BytesMut>,
     unacked: VecDeque<Chunk>,
     /// How many of `unacked`, from the front, were sent.
     sent: usize,
@@ -89,6 +95,7 @@ impl Flow {
     pub(crate) fn new(window: u64, allowed: u64) -> Self {
         Self {
             filling: BytesMut::new(),
+            spare: Vec::new(),
             unacked: VecDeque::new(),
             sent: 0,
             sent_up_to: 0,
@@ -204,7 +211,10 @@ impl Flow {
     fn make_room(&mut self, more: usize) {
         if self.filling.is_empty() {
             // A first small write costs a small buffer; only a second one asks for a large one.
-            self.filling.reserve(DATA_HEAD_BYTES + more);
+            match self.spare.pop() {
+                Some(spare) => self.filling = spare,
+                None => self.filling.reserve(DATA_HEAD_BYTES + more),
+            }
             self.filling.put_bytes(0, DATA_HEAD_BYTES);
         } else if self.filling.capacity() - self.filling.len() < more {
             self.filling.reserve(DATA_HEAD_BYTES + self.chunk_bytes - self.filled());
@@ -230,7 +240,7 @@ impl Flow {
         } else {
             let head = Data::head(at, u32::try_from(len).expect("a chunk is small"));
             self.filling[..DATA_HEAD_BYTES].copy_from_slice(&head);
-            self.filling.split().freeze()
+            std::mem::take(&mut self.filling).freeze()
         };
         let (number, span) = (self.chunks, at..self.written);
         self.chunks += 1;
@@ -375,7 +385,8 @@ impl Flow {
             if first.is_end {
                 self.end = Sending::Acknowledged;
             }
-            self.unacked.pop_front();
+            let acknowledged = self.unacked.pop_front();
+            self.keep_spare(acknowledged);
             self.sent = self.sent.saturating_sub(1); // it may be waiting to be sent again
         }
         if ack.limit > self.allowed {
@@ -392,6 +403,18 @@ impl Flow {
         let knows = ack.sent == 0 && !ack.finished;
         self.ack_due |= !knows && !self.is_behind();
         Ok(())
+    }
+
+    /// Keeps a large buffer that nobody else holds any more.
+    fn keep_spare(&mut self, chunk: Option<Chunk>) {
+        let full = DATA_HEAD_BYTES + self.chunk_bytes;
+        if self.spare.len() < SPARE_MAX
+            && let Some(chunk) = chunk.filter(|chunk| chunk.message.len() == full)
+            && let Ok(mut buffer) = chunk.message.try_into_mut()
+        {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 
     /// Whether the peer has said that it sent more than is here.
