@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
 
-#[path = "support/types.rs"]
-mod types;
+#[path = "support/typed.rs"]
+mod typed;
 
 use bus_schema::{
     CallId, DriverId, DriverRecord, Fault, FaultKind, Field, Incarnation, Interface,
@@ -23,7 +23,7 @@ use proptest::{
     sample::select,
     test_runner::TestCaseResult,
 };
-use types::{anything, text, types, value_of};
+use typed::{anything, text, types, value_of};
 
 fn id() -> impl Strategy<Value = CallId> {
     (any::<u64>(), any::<u64>())
