@@ -66,6 +66,8 @@ pub const ALIVE_BUSY: Duration = Duration::from_secs(1);
 pub const ALIVE_IDLE: Duration = Duration::from_secs(15);
 /// A peer that has said nothing for this long is gone: two idle intervals and a little.
 pub const SILENCE_MAX: Duration = Duration::from_secs(40);
+/// A stream waits this long for a broker that is away; then it ends in an error.
+pub const OUTAGE_MAX: Duration = Duration::from_secs(300);
 /// Bytes of one streaming call that are recorded; items past it are sent but not kept.
 pub const RECORD_BYTES_MAX: u64 = 256 << 20;
 /// How long an exporter waits for the record of a streaming call to be complete before its

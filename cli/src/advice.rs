@@ -213,7 +213,7 @@ fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
         BusError::Connect { .. } => (15, "is it up, and are --server and the credentials right?"),
         BusError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
-        BusError::Closed => (15, "see `jmp-bus doctor`"),
+        BusError::Closed | BusError::Away(_) => (15, "see `jmp-bus doctor`"),
         BusError::Unconfirmed(_) => {
             (15, "may this user subscribe there? see `jmp-bus doctor` and the broker's log")
         }

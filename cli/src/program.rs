@@ -4,7 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use runtime::{DriverKind, Kind, Kinds};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     advice::{self, CliError},
@@ -94,11 +99,13 @@ fn start_logging(global: &Global, role: Role) {
         (2, false) => LevelFilter::DEBUG,
         (_, false) => LevelFilter::TRACE,
     };
-    // An error means that a lab's own `main` has set one up already.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // The connection's own events are for whoever looks for trouble.
+    let others = if level <= LevelFilter::INFO { LevelFilter::WARN } else { level };
+    let targets = Targets::new().with_default(level).with_target("async_nats", others);
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // An error means that a lab's own `main` has set one up already.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }

@@ -54,6 +54,9 @@ pub enum BusError {
     /// The connection was closed for good.
     #[error("the connection to the broker is closed")]
     Closed,
+    /// The broker has been away for too long.
+    #[error("the broker has been away for {0:?}")]
+    Away(Duration),
     /// A subscription's sentinel did not come back.
     #[error("the broker did not confirm a subscription within {0:?}")]
     Unconfirmed(Duration),

@@ -18,6 +18,8 @@ use bus_schema::{
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Conn;
+
 use super::{
     CallError, Inner,
     mailroom::{Letter, Letters},
@@ -33,6 +35,8 @@ pub(crate) struct Calls {
     session: Session,
     next: AtomicU64,
     open: Mutex<Open>,
+    /// The newest reconnect that was noticed: which connection it made, and when.
+    reconnect: Mutex<Option<(u64, Instant)>>,
 }
 
 #[derive(Default)]
@@ -61,7 +65,21 @@ pub(crate) enum News {
 
 impl Calls {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, next: AtomicU64::new(1), open: Mutex::default() }
+        Self {
+            session,
+            next: AtomicU64::new(1),
+            open: Mutex::default(),
+            reconnect: Mutex::default(),
+        }
+    }
+
+    /// Whether this client was cut off a moment ago: an exporter that is not there may be
+    /// reconnecting after the same outage.
+    pub(crate) fn is_fresh(&self, conn: &Conn) -> bool {
+        let connects = conn.connects();
+        let noticed = *self.reconnect.lock().unwrap_or_else(PoisonError::into_inner);
+        connects > 1
+            && noticed.is_none_or(|(n, at)| n != connects || at.elapsed() < RECONNECT_GRACE)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -147,7 +165,6 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
     let mut look = interval(LOOK_EVERY);
     let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
-    let mut reconnected_at: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -161,10 +178,11 @@ pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: Cancellatio
         let now = inner.control().connects();
         let reconnected = std::mem::replace(&mut connects, now) != now;
         if reconnected {
-            reconnected_at = Some(Instant::now());
+            let noticed = Some((now, Instant::now()));
+            *inner.calls.reconnect.lock().unwrap_or_else(PoisonError::into_inner) = noticed;
         }
         for (exporter, ids) in due(&inner.calls, reconnected) {
-            let fresh = reconnected_at.is_some_and(|at| at.elapsed() < RECONNECT_GRACE);
+            let fresh = inner.calls.is_fresh(inner.control());
             let (asking, stop) = (inner.clone(), stop.clone());
             inner.tasks.spawn(async move {
                 // Whoever closes the client has given its calls up.

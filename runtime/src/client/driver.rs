@@ -173,6 +173,8 @@ impl DriverRef {
         let outcome = async {
             inner.control().connected().await;
             guard.sent(answers.letters());
+            // Whether every attempt so far went to nobody, so that nothing can have acted.
+            let mut unheard = true;
             loop {
                 // The message tells its age, so it is not made until it can go.
                 inner.control().connected().await;
@@ -188,17 +190,18 @@ impl DriverRef {
                 match answers.letter().await {
                     Letter::Answer(answer) if answer.is_no_responders() => {
                         // Refused at once; but after an outage the exporter may be a moment later.
-                        if attempt == 0 {
+                        let late = began.elapsed() > limit;
+                        if unheard && (late || !inner.calls.is_fresh(inner.control())) {
                             return Err(CallError::NoDriver { address: self.shown() });
                         }
-                        if began.elapsed() > limit {
+                        if late {
                             let why = "nobody listens for it any more";
                             return Err(CallError::Lost { address: self.shown(), why });
                         }
                         tokio::time::sleep(NOT_YET).await;
                     }
                     Letter::Answer(answer) => return Ok(answer),
-                    Letter::News(News::Unseen) => {}
+                    Letter::News(News::Unseen) => unheard = false,
                     Letter::News(News::Lost(why)) => {
                         return Err(CallError::Lost { address: self.shown(), why });
                     }

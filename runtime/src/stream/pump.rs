@@ -4,10 +4,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bus_schema::{
     StreamId, codec,
-    limits::{ALIVE_BUSY, ALIVE_IDLE, SILENCE_MAX},
+    limits::{ALIVE_BUSY, ALIVE_IDLE, OUTAGE_MAX, SILENCE_MAX},
     message::{Ack, Reset, ResetCode},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chunk, PipeEnd, byte_stream::Next, switchboard::Switchboard};
@@ -195,6 +195,7 @@ impl Pump {
     }
 
     async fn publish(&mut self, chunk: &Chunk) -> Result<(), BusError> {
+        self.broker().await?;
         match &mut self.line.data {
             DataLine::Subject(subject) => {
                 self.line.bulk.publish(subject.clone(), chunk.message.clone()).await
@@ -215,7 +216,22 @@ impl Pump {
         }
     }
 
+    /// Waits for the broker while it is away, but not for ever.
+    async fn broker(&self) -> Result<(), BusError> {
+        if self.line.control.is_connected() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(BusError::Closed),
+            back = timeout(OUTAGE_MAX, self.line.control.connected()) => {
+                back.map_err(|_elapsed| BusError::Away(OUTAGE_MAX))
+            }
+        }
+    }
+
     async fn control(&self, message: bytes::Bytes) -> Result<(), BusError> {
+        self.broker().await?;
         self.line.control.publish(self.line.ctl.clone(), message).await
     }
 
