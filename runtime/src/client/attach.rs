@@ -16,7 +16,7 @@ use bus_schema::{
     subject::{ExporterVerb, FromExporter, OutRecord, Streams, To},
 };
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{CallError, Client, Inner, items::Unframer, mailroom::PostBox};
 use crate::bus::{Subscription, random};
@@ -25,6 +25,11 @@ use crate::bus::{Subscription, random};
 const GETS_AT_ONCE: usize = 16;
 /// A record that has not come live is looked for this often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A record goes to its caller and to JetStream at the same time, and may be read a moment before
+/// it is stored: one that is missing is looked for again after this time …
+const STORED_WITHIN: Duration = Duration::from_millis(100);
+/// … so often.
+const LOOKS: u32 = 3;
 /// Live records that are kept until those before them have come.
 const AHEAD_MAX: usize = 1024;
 
@@ -45,6 +50,8 @@ pub struct Attached {
     offset: u64,
     /// The lowest record that JetStream was found not to have.
     missing_from: u64,
+    /// How often a record that is missing was looked for again.
+    looks: u32,
     look_at: Instant,
     unframed: Unframer,
     end: Option<bus_schema::message::End>,
@@ -78,11 +85,17 @@ impl Client {
         let first = FromExporter::out_number(&inner.root, owner, id.session, id.counter, 0);
         let no_record =
             || CallError::NoDriver { address: format!("record of call {id} of {owner}") };
-        let mut answer = request(inner, &first).await?;
-        let answer = timeout(LOOK_EVERY * 2, answer.next()).await.map_err(|_| no_record())?;
-        if answer.status().is_some() {
-            return Err(no_record());
-        }
+        let mut looks = 0;
+        let answer = loop {
+            let mut answer = request(inner, &first).await?;
+            let answer = timeout(LOOK_EVERY * 2, answer.next()).await.map_err(|_| no_record())?;
+            match answer.status() {
+                None => break answer,
+                Some(_) if looks == LOOKS => return Err(no_record()),
+                Some(_) => sleep(STORED_WITHIN).await,
+            }
+            looks += 1;
+        };
         let stored = answer.header("Nats-Subject").unwrap_or_default();
         let subject = match FromExporter::read(&inner.root, stored) {
             Ok(FromExporter::Out(record)) => *record,
@@ -103,6 +116,7 @@ impl Client {
             number: 0,
             offset: 0,
             missing_from: u64::MAX,
+            looks: 0,
             look_at: Instant::now() + LOOK_EVERY,
             unframed: Unframer::default(),
             end: None,
@@ -181,7 +195,13 @@ impl Attached {
                 Came::Missing(number) => {
                     self.missing_from = self.missing_from.min(number);
                     if number == self.number && self.live.is_none() {
-                        return Ok(None);
+                        if self.looks == LOOKS {
+                            return Ok(None);
+                        }
+                        self.looks += 1;
+                        self.missing_from = u64::MAX;
+                        self.gets.clear();
+                        sleep(STORED_WITHIN).await;
                     }
                 }
                 Came::Nothing => self.still_there().await?,
