@@ -1,6 +1,6 @@
 //! Many drivers: calls fanned out to all of them, and what an idle one costs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus_schema::{Address, Path};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use super::{
     PeerKind, Sides,
     calls::per_second,
-    peer::{BenchDriverClient, FLEET, many_subject},
+    peer::{BenchDriverClient, FLEET, IDLE, many_subject},
     process::Peer,
     row::{Round, Row, Target, measure},
 };
@@ -60,21 +60,30 @@ pub(crate) async fn fanout(sides: &Sides) -> anyhow::Result<Row> {
     row
 }
 
-/// Memory of a process with the fleet's drivers, less that of one with a single driver, for each.
-/// The floor is the DESIGN's limit: bare NATS has no actor to compare with, and a subscription
-/// alone was measured at 4.7 KiB.
+/// Memory of a process with [`IDLE`] drivers that nobody calls, less that of one with a single
+/// driver, for each; beside bare subscriptions, counted alike.
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
 pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
-    const SUBSCRIPTION_KIB: f64 = 4.7;
-    let began = Instant::now();
-    let fleet = Peer::start(&sides.bench, PeerKind::Fleet).await?;
-    let up_in = began.elapsed();
-    let alone = sides.bus_peer.memory()?;
-    let count = FLEET.0 * FLEET.1;
-    let per_driver = fleet.memory()?.saturating_sub(alone) as f64 / count as f64 / 1024.0;
-    let floor = || async { Ok(Round { figure: SUBSCRIPTION_KIB, operations: 1 }) };
-    let bus = || async { Ok(Round { figure: per_driver, operations: 1 }) };
-    let must = Target::AtMost(24.0 / SUBSCRIPTION_KIB);
-    let row = measure(sides, "driver_memory", "KiB", must, floor, bus).await?;
-    Ok(Row { note: format!("{count} drivers up in {up_in:.1?}"), ..row })
+    let per_one = |many: u64, alone: u64| many.saturating_sub(alone) as f64 / IDLE as f64 / 1024.0;
+    let bare = || async {
+        let many = Peer::start(&sides.bench, PeerKind::FloorIdle).await?;
+        let figure = per_one(many.memory()?, sides.floor_peer.memory()?);
+        Ok(Round { figure, operations: IDLE })
+    };
+    let slowest = std::cell::Cell::new(Duration::ZERO);
+    let bus = || async {
+        let began = Instant::now();
+        let many = Peer::start(&sides.bench, PeerKind::Idle).await?;
+        slowest.set(slowest.get().max(began.elapsed()));
+        let figure = per_one(many.memory()?, sides.bus_peer.memory()?);
+        Ok(Round { figure, operations: IDLE })
+    };
+    let row = measure(sides, "driver_memory", "KiB", Target::FigureAtMost(24.0), bare, bus).await?;
+    let up_in = slowest.get();
+    let beside = row.jmp_bus - row.floor;
+    let note = format!(
+        "subscription {:.1}, all else {beside:.1}; {IDLE} drivers up in {up_in:.1?}",
+        row.floor
+    );
+    Ok(Row { note, ..row })
 }

@@ -18,6 +18,8 @@ pub(crate) const ITEM: usize = 128;
 pub(crate) const PACKED: usize = (64 << 10) / ITEM;
 /// Exporters of the fleet, and drivers of each.
 pub(crate) const FLEET: (usize, usize) = (100, 100);
+/// Drivers of one exporter that nobody calls.
+pub(crate) const IDLE: usize = 10_000;
 
 /// The subjects of the floor. They are no subjects of the protocol, and live beside its root.
 pub(crate) fn echo_subject(root: &Root) -> String {
@@ -118,12 +120,27 @@ pub async fn serve_as(
             let config = ExporterConfig::new("bench-bus".parse()?, Node::of("bench", BenchDriver));
             exporters.push(Exporter::start(ExporterConfig { root, ..config }, settings).await?);
         }
+        PeerKind::FloorIdle => {
+            let bare = Bare::connect(&settings).await?;
+            let mut idle = Vec::with_capacity(IDLE);
+            for at in 0..IDLE {
+                idle.push(bare.subscribe_only(many_subject(&root, at)).await?);
+            }
+            bare.round_trip().await;
+            tasks.spawn(async move {
+                let _kept = idle;
+                std::future::pending().await
+            });
+        }
+        PeerKind::Idle => {
+            let node = with_children(IDLE);
+            let config = ExporterConfig::new("bench-idle".parse()?, node);
+            exporters.push(Exporter::start(ExporterConfig { root, ..config }, settings).await?);
+        }
         PeerKind::Fleet => {
             let (count, drivers) = FLEET;
             for at in 0..count {
-                let node = (0..drivers).fold(Node::of("bench", BenchDriver), |node, child| {
-                    node.with_child(format!("d{child}"), Node::of("bench", BenchDriver))
-                });
+                let node = with_children(drivers);
                 let config = ExporterConfig::new(format!("bench-{at}").parse()?, node);
                 let config = ExporterConfig { root: root.clone(), ..config };
                 exporters.push(Exporter::start(config, settings.clone()).await?);
@@ -133,6 +150,12 @@ pub async fn serve_as(
     ready();
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
     Ok(())
+}
+
+fn with_children(drivers: usize) -> Node {
+    (0..drivers).fold(Node::of("bench", BenchDriver), |node, child| {
+        node.with_child(format!("d{child}"), Node::of("bench", BenchDriver))
+    })
 }
 
 /// Produces what the requester orders: `stored one|packed N`, or `chunks N`.

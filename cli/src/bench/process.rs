@@ -26,17 +26,26 @@ pub enum PeerKind {
     Floor,
     /// An exporter.
     Bus,
-    /// An exporter of many drivers.
+    /// Many exporters of many drivers.
     Fleet,
+    /// Bare async-nats with as many subscriptions as [`Idle`](Self::Idle) has drivers.
+    FloorIdle,
+    /// One exporter of very many drivers that nobody calls.
+    Idle,
 }
 
 impl PeerKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Floor, Self::Bus, Self::Fleet, Self::FloorIdle, Self::Idle];
+
     /// Its name as an argument.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Bus => "bus",
             Self::Fleet => "fleet",
+            Self::FloorIdle => "floor-idle",
+            Self::Idle => "idle",
         }
     }
 }

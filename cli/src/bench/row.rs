@@ -47,13 +47,16 @@ pub enum Target {
     AtMost(f64),
     /// At least this.
     AtLeast(f64),
+    /// Not the ratio but our own figure, at most this.
+    FigureAtMost(f64),
 }
 
 impl Target {
-    fn is_met(self, ratio: f64) -> bool {
+    fn is_met(self, ratio: f64, figure: f64) -> bool {
         match self {
             Self::AtMost(most) => ratio <= most,
             Self::AtLeast(least) => ratio >= least,
+            Self::FigureAtMost(most) => figure <= most,
         }
     }
 }
@@ -104,7 +107,7 @@ where
         ratio,
         unit,
         must,
-        met: must.is_met(ratio),
+        met: must.is_met(ratio, jmp_bus),
         spread,
         noisy: spread > 0.10,
         floor_cpu_us: floor_cpu.per_operation(),
@@ -130,6 +133,7 @@ impl fmt::Display for Row {
         let (must, sign) = match self.must {
             Target::AtMost(most) => (most, "<="),
             Target::AtLeast(least) => (least, ">="),
+            Target::FigureAtMost(most) => (most, "KiB <="),
         };
         let met = if self.met { "met" } else { "MISSED" };
         let noisy = if self.noisy { " (noisy)" } else { "" };

@@ -82,11 +82,8 @@ fn environment(settings: &Settings) -> Result<Vec<(String, String)>, CliError> {
 }
 
 async fn be_peer(session: &Session, peer: &str) -> Result<(), CliError> {
-    let kind = match peer {
-        "floor" => PeerKind::Floor,
-        "bus" => PeerKind::Bus,
-        _ => PeerKind::Fleet,
-    };
+    let kind = PeerKind::ALL.into_iter().find(|kind| kind.as_str() == peer);
+    let kind = kind.ok_or_else(|| CliError::Usage(format!("no peer is called {peer:?}")))?;
     let ready = || session.out.line_now("ready");
     serve_as(kind, session.settings()?, session.root(), ready).await.map_err(CliError::Bench)
 }

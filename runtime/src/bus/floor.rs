@@ -72,10 +72,24 @@ impl Bare {
     ///
     /// [`BusError::Closed`].
     pub async fn subscribe(&self, subject: String) -> Result<BareMessages, BusError> {
-        let messages = self.0.subscribe(subject).await.map_err(closed)?;
-        // Whatever answers (nobody does), the subscription went before the request.
+        let messages = self.subscribe_only(subject).await?;
+        self.round_trip().await;
+        Ok(messages)
+    }
+
+    /// Subscribes; see [`round_trip`](Self::round_trip).
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Closed`].
+    pub async fn subscribe_only(&self, subject: String) -> Result<BareMessages, BusError> {
+        self.0.subscribe(subject).await.map(BareMessages).map_err(closed)
+    }
+
+    /// Waits until the broker knows of every subscription: whatever answers this (nobody does),
+    /// they went before it.
+    pub async fn round_trip(&self) {
         let _ = self.0.request(self.0.new_inbox(), Bytes::new()).await;
-        Ok(BareMessages(messages))
     }
 
     /// Publishes.
