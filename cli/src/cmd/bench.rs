@@ -22,7 +22,7 @@ pub(crate) struct Cmd {
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Be the other side of one. (The bench starts these itself.)
-    #[arg(long, hide = true, value_parser = ["floor", "bus", "fleet"])]
+    #[arg(long, hide = true)]
     peer: Option<String>,
 }
 

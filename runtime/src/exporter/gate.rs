@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::{
     answer::{Answer, Voice},
     core::Core,
-    driver_actor::{Admitted, DriverMsg},
     ledger::{Admission, Arrival},
+    operation::{Work, work},
     request::{Asked, Request},
-    slot::Slot,
+    slot::{Slot, Tenant},
 };
 use crate::bus::{Incoming, Subscription};
 
@@ -131,9 +131,11 @@ async fn let_in(
                 reply_to: envelope.reply_to.clone(),
                 receipt,
             };
-            // An actor that died a moment ago drops it, and so answers it.
-            let _ =
-                tenant.actor.send_message(DriverMsg::Operate(Admitted::new(core.clone(), request)));
+            let Tenant { actor, driver, gone, .. } = tenant;
+            let (core, slot) = (core.clone(), slot.clone());
+            let tasks = core.tasks.clone();
+            // Boxed: a task moves its future when it ends, and this is a large one.
+            tasks.spawn(Box::pin(work(Work { core, slot, driver, actor, gone, request })));
             return Ok(());
         }
     };

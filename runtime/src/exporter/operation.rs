@@ -24,7 +24,7 @@ use super::{
     answer::{Answer, arguments, json_arguments},
     context::{Context, Operation},
     core::Core,
-    driver_actor::DriverMsg,
+    driver_actor::Panicked,
     recorder::Recorder,
     request::{Body, OpenAsked, Request},
     slot::Slot,
@@ -40,7 +40,7 @@ pub(crate) struct Work {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) driver: Arc<dyn Serve>,
-    pub(crate) actor: ActorRef<DriverMsg>,
+    pub(crate) actor: ActorRef<Panicked>,
     /// Cancelled when the driver's actor is gone.
     pub(crate) gone: CancellationToken,
     pub(crate) request: Request,
@@ -181,6 +181,9 @@ impl Work {
     // --- streaming calls and streams -----------------------------------------------------
 
     async fn open(&self, operation: &Arc<Operation>, open: OpenAsked) -> Result<Answer, Failure> {
+        if self.gone.is_cancelled() {
+            return Err(self.restarting().into());
+        }
         let args = self.arguments().await?;
         let (core, request, method) = (&self.core, &self.request, self.request.method());
         if request.id.is_some_and(|id| id.session != open.stream.session()) {
@@ -346,7 +349,7 @@ impl Work {
         tracing::error!(what, "driver panicked");
         // At once, so that nothing that waits for the turn begins on the broken value.
         self.gone.cancel();
-        let _ = self.actor.send_message(DriverMsg::Panicked(what.clone()));
+        let _ = self.actor.send_message(Panicked(what.clone()));
         Fault::new(FaultKind::Panic, what)
     }
 

@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bus_schema::{DriverId, Interface, Method, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
+use tokio_util::sync::CancellationToken;
 
-use super::{driver_actor::DriverMsg, turn::Turn};
+use super::{driver_actor::Panicked, turn::Turn};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -30,8 +31,10 @@ pub(crate) enum State {
 /// An actor and what it can do.
 #[derive(Clone)]
 pub(crate) struct Tenant {
-    pub(crate) actor: ActorRef<DriverMsg>,
+    pub(crate) actor: ActorRef<Panicked>,
     pub(crate) driver: Arc<dyn Serve>,
+    /// Cancelled when the actor is gone.
+    pub(crate) gone: CancellationToken,
     pub(crate) interfaces: Arc<[Arc<Interface>]>,
 }
 

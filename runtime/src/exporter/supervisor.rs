@@ -114,12 +114,12 @@ impl SupervisorState {
         driver: Arc<dyn Serve>,
     ) {
         let interfaces = driver.interfaces().into();
-        let args =
-            DriverArgs { core: self.core.clone(), slot: slot.clone(), driver: driver.clone() };
+        let gone = CancellationToken::new();
+        let args = DriverArgs { driver: driver.clone(), gone: gone.clone() };
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
                 self.tenants.insert(actor.get_id(), slot.clone());
-                slot.set(State::Up(Tenant { actor, driver, interfaces }));
+                slot.set(State::Up(Tenant { actor, driver, gone, interfaces }));
             }
             Err(error) => self.try_again(myself, slot, error.to_string(), Crash::Start),
         }
