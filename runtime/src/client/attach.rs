@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// it is stored: one that is missing is looked for again after this time …
 const STORED_WITHIN: Duration = Duration::from_millis(100);
 /// … so often.
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 10;
 /// Live records that are kept until those before them have come.
 const AHEAD_MAX: usize = 1024;
 
