@@ -28,8 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A record goes to its caller and to JetStream at the same time, and may be read a moment before
 /// it is stored: one that is missing is looked for again after this time …
 const STORED_WITHIN: Duration = Duration::from_millis(100);
-/// … so often.
-const LOOKS: u32 = 10;
+/// … so often at the end of a replay …
+const LOOKS: u32 = 3;
+/// … and so often at the beginning: a busy broker's disk may take its time.
+const FIRST_LOOKS: u32 = 30;
 /// Live records that are kept until those before them have come.
 const AHEAD_MAX: usize = 1024;
 
@@ -91,7 +93,7 @@ impl Client {
             let answer = timeout(LOOK_EVERY * 2, answer.next()).await.map_err(|_| no_record())?;
             match answer.status() {
                 None => break answer,
-                Some(_) if looks == LOOKS => return Err(no_record()),
+                Some(_) if looks == FIRST_LOOKS => return Err(no_record()),
                 Some(_) => sleep(STORED_WITHIN).await,
             }
             looks += 1;
