@@ -45,7 +45,7 @@ pub(crate) async fn latency(sides: &Sides) -> anyhow::Result<Row> {
         }
         Ok(Round { figure: median_us(spans), operations: count })
     };
-    measure(sides, "call_latency", "us", Target::AtMost(1.20), floor, bus).await
+    measure(sides, &sides.bus_peer, "call_latency", "us", Target::AtMost(1.20), floor, bus).await
 }
 
 /// 256 calls in flight.
@@ -74,7 +74,8 @@ pub(crate) async fn throughput(sides: &Sides) -> anyhow::Result<Row> {
         }
         Ok(per_second(count, began.elapsed()))
     };
-    measure(sides, "call_throughput", "calls/s", Target::AtLeast(0.75), floor, bus).await
+    measure(sides, &sides.bus_peer, "call_throughput", "calls/s", Target::AtLeast(0.75), floor, bus)
+        .await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of operations")]

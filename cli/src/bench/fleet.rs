@@ -55,7 +55,7 @@ pub(crate) async fn fanout(sides: &Sides) -> anyhow::Result<Row> {
         anyhow::ensure!(answered == count, "{answered} of {count} drivers answered");
         Ok(per_second(count, began.elapsed()))
     };
-    let row = measure(sides, "fanout", "calls/s", Target::AtLeast(0.8), floor, bus).await;
+    let row = measure(sides, &fleet, "fanout", "calls/s", Target::AtLeast(0.8), floor, bus).await;
     drop(fleet);
     row
 }
@@ -78,7 +78,16 @@ pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
         let figure = per_one(many.memory()?, sides.bus_peer.memory()?);
         Ok(Round { figure, operations: IDLE })
     };
-    let row = measure(sides, "driver_memory", "KiB", Target::FigureAtMost(24.0), bare, bus).await?;
+    let row = measure(
+        sides,
+        &sides.bus_peer,
+        "driver_memory",
+        "KiB",
+        Target::FigureAtMost(24.0),
+        bare,
+        bus,
+    )
+    .await?;
     let up_in = slowest.get();
     let beside = row.jmp_bus - row.floor;
     let note = format!(

@@ -193,5 +193,5 @@ pub(crate) async fn cli_call(sides: &Sides) -> anyhow::Result<Row> {
         let args = ["call", "--root", &root, "bench-bus", "echo_text", "hello"];
         run(args.map(str::to_owned).to_vec())
     };
-    measure(sides, "cli_call", "ms", Target::AtMost(2.0), floor, bus).await
+    measure(sides, &sides.bus_peer, "cli_call", "ms", Target::AtMost(2.0), floor, bus).await
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Sides,
-    process::{Cpu, Spent},
+    process::{Cpu, Peer, Spent},
 };
 
 /// A figure beside its floor.
@@ -69,9 +69,10 @@ pub(crate) struct Round {
     pub(crate) operations: usize,
 }
 
-/// Runs rounds of both sides by turns and makes the row.
+/// Runs rounds of both sides by turns and makes the row. `responder` is our side's.
 pub(crate) async fn measure<F, B>(
     sides: &Sides,
+    responder: &Peer,
     key: &'static str,
     unit: &'static str,
     must: Target,
@@ -91,9 +92,9 @@ where
         let before = sides.floor_peer.cpu();
         let round = floor().await?;
         floor_cpu.add(before, sides.floor_peer.cpu(), round.operations);
-        let before = sides.bus_peer.cpu();
+        let before = responder.cpu();
         let ours = bus().await?;
-        bus_cpu.add(before, sides.bus_peer.cpu(), ours.operations);
+        bus_cpu.add(before, responder.cpu(), ours.operations);
         ratios.push(ours.figure / round.figure);
         floors.push(round.figure);
         figures.push(ours.figure);

@@ -62,7 +62,7 @@ pub(crate) async fn items(sides: &Sides, how: Floor) -> anyhow::Result<Row> {
         Floor::OneEach => ("streaming_items", 3.0),
         Floor::Packed => ("streaming_packed", 0.8),
     };
-    measure(sides, key, "items/s", Target::AtLeast(must), floor, bus).await
+    measure(sides, &sides.bus_peer, key, "items/s", Target::AtLeast(must), floor, bus).await
 }
 
 /// From asking for a streaming call to its first item, beside a bare request.
@@ -90,7 +90,8 @@ pub(crate) async fn first_item(sides: &Sides) -> anyhow::Result<Row> {
         }
         Ok(Round { figure: median_us(spans), operations: count })
     };
-    measure(sides, "streaming_first_item", "us", Target::AtMost(2.0), floor, bus).await
+    measure(sides, &sides.bus_peer, "streaming_first_item", "us", Target::AtMost(2.0), floor, bus)
+        .await
 }
 
 /// One direction, between `AsyncWrite` and `AsyncRead`.
@@ -130,7 +131,8 @@ pub(crate) async fn throughput(sides: &Sides) -> anyhow::Result<Row> {
         anyhow::ensure!(received == bytes, "{received} of {bytes} bytes came");
         Ok(mib_per_second(bytes, began.elapsed()))
     };
-    measure(sides, "stream_throughput", "MiB/s", Target::AtLeast(0.75), floor, bus).await
+    measure(sides, &sides.bus_peer, "stream_throughput", "MiB/s", Target::AtLeast(0.75), floor, bus)
+        .await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]
@@ -167,5 +169,5 @@ pub(crate) async fn echo(sides: &Sides) -> anyhow::Result<Row> {
         stream.shutdown().await?;
         Ok(Round { figure: median_us(spans), operations: count })
     };
-    measure(sides, "stream_echo", "us", Target::AtMost(1.25), floor, bus).await
+    measure(sides, &sides.bus_peer, "stream_echo", "us", Target::AtMost(1.25), floor, bus).await
 }
