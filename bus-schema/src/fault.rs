@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use serde::{Deserialize, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use crate::limits::TEXT_BYTES_MAX;
 
@@ -92,21 +92,21 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.serialize_str(self.as_str())
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let word = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let word = <::std::borrow::Cow<'de, str> as ::serde::Deserialize>::deserialize(d)?;
                 Ok(match &*word {
                     $($word => Self::$variant,)*
                     other => Self::Other(other.chars().take(64).collect()),
@@ -115,6 +115,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;
 
 words! {
     /// The sort of a [`Fault`].
@@ -133,6 +135,8 @@ words! {
         Unreachable = "unreachable",
         /// The operating system failed a read, a write or an open.
         Io = "io",
+        /// The data that was lent could not be read: it is gone, damaged, or not what it was said to be.
+        Resource = "resource",
         /// The driver panicked; it is being restarted.
         Panic = "panic",
         /// The method was stopped because its caller cancelled, or at its deadline.

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{
-    FaultKind, Interface, Presence, RefusalCode, TreeRecord, codec,
+    BlockPart, FaultKind, Interface, Manifest, Packing, Presence, RefusalCode, TreeRecord, codec,
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
@@ -76,6 +76,8 @@ fn it_has_every_limit_with_its_value() {
         CALLS_PER_DRIVER_MAX CALLS_PER_CLIENT_MAX QUEUED_BYTES_MAX OUTCOME_BYTES_MAX OUTCOMES_MAX
         CHUNK_BYTES_MAX OVERHEAD_BYTES_MAX CREDIT_BYTES_MAX WINDOW_BYTES_MIN WINDOW_BYTES_MAX
         STREAMS_MAX ITEM_BYTES_MAX ALIVE_BUSY ALIVE_IDLE SILENCE_MAX OUTAGE_MAX RECORD_BYTES_MAX RECORD_WAIT
+        FILE_BYTES_MAX BLOCK_BYTES_MAX BLOCK_BYTES_MIN BLOCK_PART_BYTES_MAX BLOCK_PARTS_MAX
+        BLOCKS_INLINE_MAX LENT_TEXT_BYTES_MAX LENT_HEADERS_MAX
         PRESENCE_EVERY PRESENCE_TTL CLAIM_PING DRIVERS_MAX
     );
     let mut missing = String::new();
@@ -96,6 +98,8 @@ fn it_has_every_kind_word_and_verb() {
         (Presence::KIND, Presence::NAME),
         (TreeRecord::KIND, TreeRecord::NAME),
         (Interface::KIND, Interface::NAME),
+        (Manifest::KIND, Manifest::NAME),
+        (BlockPart::KIND, BlockPart::NAME),
     ];
     for (kind, name) in KINDS.iter().chain(&records) {
         assert!(DOCUMENT.contains(&format!("| {kind:02x} | {name} |")), "{name}");
@@ -105,6 +109,9 @@ fn it_has_every_kind_word_and_verb() {
     }
     for kind in FaultKind::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+    for packing in Packing::KNOWN {
+        assert!(DOCUMENT.contains(&format!("`{packing}`")), "{packing}");
     }
     let verbs = DriverVerb::ALL.iter().map(|verb| verb.as_str());
     for verb in verbs.chain(ExporterVerb::ALL.iter().map(|verb| verb.as_str())) {
