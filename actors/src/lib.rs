@@ -8,24 +8,42 @@
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
+//! | [`FileStorage`]                                   | a file or block device, as [`Storage`] |
+//! | [`TargetFlasher`], [`FakeFlasher`]                | named targets, as a [`Flasher`] |
+//! | [`CommandStorageMux`], [`FakeStorageMux`]         | a [`StorageMux`] |
 
 #![deny(missing_docs)]
 
 mod composite;
 mod console;
+mod flasher;
 mod kinds;
+mod mux;
 mod network;
 mod power;
 mod process;
 mod qemu;
 mod serial;
 mod shell;
+mod storage;
 
 pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
 };
+pub use flasher::{
+    Flasher, FlasherBlocking, FlasherClient, FlasherInterface,
+    fake::{FakeFlasher, FakeFlasherConfig},
+    targets::{TargetFlasher, TargetFlasherConfig},
+};
 pub use kinds::kinds;
+pub use mux::{
+    StorageMux, StorageMuxBlocking, StorageMuxClient, StorageMuxInterface,
+    command::{CommandStorageMux, CommandStorageMuxConfig},
+    fake::{
+        FakeStorageMux, FakeStorageMuxBlocking, FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide,
+    },
+};
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
@@ -54,4 +72,8 @@ pub use serial::{
 pub use shell::{
     Script, Scripts, ScriptsBlocking, ScriptsClient, ScriptsInterface, Shell, ShellConfig,
     ShellOutput,
+};
+pub use storage::{
+    Storage, StorageBlocking, StorageClient, StorageInterface, StorageProgress, Written,
+    file::FileStorage, medium::MediumConfig,
 };

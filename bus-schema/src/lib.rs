@@ -4,6 +4,7 @@
 //! |-----------------------------------------|----------|
 //! | name a driver                           | [`Address`], [`DriverId`], [`Selector`] |
 //! | know which subject carries what         | [`subject`] |
+//! | know who may say and hear it            | [`permission`] |
 //! | read or write a message                 | [`codec`], [`message`] |
 //! | define what a driver can do             | [`interface`](macro@interface), [`driver`](macro@driver), [`Describe`] |
 //! | host drivers, or call them              | [`Serve`], [`Invoke`] |
@@ -23,6 +24,7 @@ mod id;
 pub mod limits;
 pub mod message;
 mod name;
+pub mod permission;
 mod record;
 mod resource;
 mod serve;
@@ -38,8 +40,8 @@ pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use resource::{BlockPart, Coding, Lent, LentFrom, LentUrl, Manifest, Packing, Sha256, Sink};
 pub use serve::{
-    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Loan, Outgoing, RawContext, RawItems, RawPipe,
-    RawResource, Serve, Serving, block, encode_value, refuse_method,
+    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Loan, Outgoing, RawContext, RawItems,
+    RawPipe, RawResource, Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
 pub use value::{Value, ValueError};

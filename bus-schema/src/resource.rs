@@ -37,7 +37,7 @@ pub struct Lent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
     /// How it is compressed.
-    #[serde(default, skip_serializing_if = "Packing::is_auto")]
+    #[serde(default = "Packing::auto", skip_serializing_if = "Packing::is_auto")]
     pub packing: Packing,
 }
 
@@ -92,13 +92,11 @@ words! {
     }
 }
 
-impl Default for Packing {
-    fn default() -> Self {
+impl Packing {
+    fn auto() -> Self {
         Self::Auto
     }
-}
 
-impl Packing {
     fn is_auto(&self) -> bool {
         *self == Self::Auto
     }
@@ -134,10 +132,8 @@ impl Lent {
     ///
     /// As [`check`](Self::check).
     pub fn url(url: &str) -> Result<Self, String> {
-        let lent = Self::new(LentFrom::Url(LentUrl {
-            url: url.to_owned(),
-            headers: BTreeMap::new(),
-        }));
+        let lent =
+            Self::new(LentFrom::Url(LentUrl { url: url.to_owned(), headers: BTreeMap::new() }));
         lent.check().map(|()| lent)
     }
 
@@ -183,7 +179,10 @@ impl LentUrl {
         for (name, value) in headers {
             let good = !name.is_empty() && name.chars().all(token);
             if !good || name.len() + value.len() > LENT_TEXT_BYTES_MAX {
-                return Err(format!("{:?} is no header", name.chars().take(80).collect::<String>()));
+                return Err(format!(
+                    "{:?} is no header",
+                    name.chars().take(80).collect::<String>()
+                ));
             }
             if value.chars().any(char::is_control) {
                 return Err(format!("the value of header {name} has a control character in it"));

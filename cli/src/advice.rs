@@ -6,7 +6,8 @@ use std::{borrow::Cow, io, process::ExitCode};
 
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError, ShutdownError,
+    BrokerError, BusError, CallError, ConfigErrors, ExporterError, LendError, SettingsError,
+    ShutdownError,
 };
 use serde_json::json;
 
@@ -17,6 +18,8 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -82,6 +85,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Lending(error) => error.may_have_acted(),
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -114,6 +118,7 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
@@ -150,6 +155,15 @@ pub(crate) fn advice(error: &CliError) -> Advice {
     (code, hint.into())
 }
 
+fn of_lending(error: &LendError) -> (u8, &'static str) {
+    match error {
+        LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
+        LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
+        LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
+    }
+}
+
 fn of_call(error: &CallError) -> Advice {
     const READ_STATE: &str = "the device may have acted: read its state before you retry";
     let (code, hint) = match error {
@@ -162,6 +176,7 @@ fn of_call(error: &CallError) -> Advice {
         }
         CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
         CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Lending(error) => of_lending(error),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
         CallError::Bus(_) => (15, "see `jmp-bus doctor`"),

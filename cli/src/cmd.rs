@@ -12,8 +12,11 @@ mod dev;
 mod doctor;
 mod drivers;
 mod exit_codes;
+mod files;
+mod flash;
 mod forward;
 mod list;
+mod put;
 mod serve;
 mod stream;
 
@@ -62,6 +65,9 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Client,
+    flash Flash Worker,
+    put Put Worker,
+    files Files Client,
     list List Client,
     describe Describe Client,
     serve Serve Server,

@@ -29,10 +29,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::operation::collect;
 pub use self::{context::Context, turn::TurnGuard};
+pub(crate) use self::{core::Core, operation::collect};
 use self::{
-    core::Core,
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,

@@ -211,7 +211,8 @@ impl Param {
             _ => {}
         }
         let default = input.attrs.iter().find(|attr| attr.path().is_ident("default"));
-        if let (Some(default), Some("Resource" | "ResourceWriter")) = (default, special.as_deref()) {
+        if let (Some(default), Some("Resource" | "ResourceWriter")) = (default, special.as_deref())
+        {
             let why = "what is lent has no default: somebody has to lend it";
             return Err(syn::Error::new_spanned(default, why));
         }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use bus_schema::{
-    Args, Blocking, Failure, Fault, Invoke, InvokeBlocking, Lent, Loan, Outgoing, RawContext, RawItems,
-    RawPipe, Serve, encode_value,
+    Args, Blocking, Failure, Fault, Invoke, InvokeBlocking, Lent, Loan, Outgoing, RawContext,
+    RawItems, RawPipe, Serve, encode_value,
 };
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_schema::{
     Root,
-    subject::{FromExporter, Inbox, Streams},
+    subject::{FromExporter, Inbox, Stored, Streams},
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -20,10 +20,14 @@ const OUT_AGE: Duration = Duration::from_secs(24 * 3600);
 const OUT_BYTES: u64 = 4 << 30;
 /// Nothing in the registry lives longer than this without being written again.
 const REGISTRY_BYTES: u64 = 256 << 20;
+/// Files that clients lend are kept for a week …
+const FILES_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// … and to this size: some dozens of images, each once.
+const FILES_BYTES: u64 = 32 << 30;
 
 /// The configuration of each stream.
-fn configurations(root: &Root) -> [(String, Json); 2] {
-    let Streams { out, registry } = Streams::of(root);
+fn configurations(root: &Root) -> [(String, Json); 3] {
+    let Streams { out, registry, files } = Streams::of(root);
     let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     let common = |name: &str, subjects: Vec<String>| {
         json!({
@@ -70,7 +74,17 @@ fn configurations(root: &Root) -> [(String, Json); 2] {
             "duplicate_window": nanos(Duration::from_secs(1)),
         }),
     );
-    [(out, records), (registry, registry_config)]
+    let files_config = with(
+        common(&files, vec![Stored::all(root)]),
+        json!({
+            "max_msgs_per_subject": 1,
+            "max_age": nanos(FILES_AGE),
+            "max_bytes": FILES_BYTES,
+            "deny_purge": false, // removing a file is its messages' purge
+            "duplicate_window": nanos(Duration::from_secs(1)),
+        }),
+    );
+    [(out, records), (registry, registry_config), (files, files_config)]
 }
 
 /// Makes the streams of `root`, or finds them as they must be.

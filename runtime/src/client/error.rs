@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus_schema::{Fault, Refusal, message::Unknown};
 
-use crate::{bus::BusError, stream::StreamError};
+use crate::{bus::BusError, lend::LendError, stream::StreamError};
 
 /// Why an operation gave no result. [`may_have_acted`](Self::may_have_acted) says whether the
 /// device may have done something.
@@ -66,6 +66,9 @@ pub enum CallError {
         /// How.
         error: StreamError,
     },
+    /// What was to be lent cannot be.
+    #[error("{0}")]
+    Lending(LendError),
     /// The arguments cannot be sent.
     #[error("the arguments cannot be sent: {0}")]
     Unsendable(String),
@@ -91,6 +94,7 @@ impl CallError {
             Self::NoDriver { .. } | Self::Refused { .. } | Self::Unsendable(_) | Self::Bus(_) => {
                 false
             }
+            Self::Lending(error) => error.may_have_acted(),
             Self::TimedOut { sent, .. } => *sent,
             Self::Fault { .. }
             | Self::Lost { .. }

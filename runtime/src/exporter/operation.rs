@@ -73,6 +73,8 @@ impl Work {
             what: self.request.method().name.as_str().into(),
             cancel: cancel.clone(),
             turn: self.slot.turn.clone(),
+            core: Some(self.core.clone()),
+            loans: self.core.stop.child_token(),
             held: Mutex::new(None),
         });
         let answer = match self.request.open {
@@ -82,6 +84,7 @@ impl Work {
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
         };
+        operation.loans.cancel();
         drop(operation); // and with it the turn, before the answer invites the next call
         let Work { core, request, .. } = self;
         let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -178,6 +178,8 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
         what: "safe".into(),
         cancel: CancellationToken::new(),
         turn: slot.turn.clone(),
+        core: None,
+        loans: CancellationToken::new(),
         held: Default::default(),
     });
     let Some(serving) = driver.clone().safe(Context::from(operation.clone()).raw()) else {

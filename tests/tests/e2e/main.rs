@@ -4,6 +4,7 @@
 mod calls;
 mod example;
 mod forgery;
+mod lend;
 mod open_calls;
 mod outage;
 mod record;

@@ -70,16 +70,14 @@ fn a_manifest_whose_list_of_blocks_is_a_block() {
 fn a_part_of_a_block() {
     let part = BlockPart { parts: 2, bytes: 4 << 20, coding: Coding::Lz4, data: "hi".into() };
     assert!(part.check().is_ok());
-    let bytes = hex(
-        "
+    let bytes = hex("
             01 51 | version 1, block
             84 | map of 4
               a5 7061727473  02 | parts: 2
               a5 6279746573  ce 00400000 | bytes: 4194304
               a6 636f64696e67  a3 6c7a34 | coding: lz4
               a4 64617461  c600000002 6869 | data: 2 byte(s)
-        ",
-    );
+        ");
     assert_eq!(shown(&part.encode()), shown(&bytes));
     assert_eq!(BlockPart::decode(&bytes.into()).unwrap(), part);
     // {"data": "hi", "bytes": 2, "parts": 1}
@@ -150,8 +148,7 @@ fn a_lent_stream_and_a_lent_sink() {
 fn a_lent_url() {
     let headers = [(text("authorization"), text("Bearer x"))].into();
     let url = LentUrl { url: text("https://h/a"), headers };
-    let lent =
-        Lent { content_type: Some(text("text/plain")), ..Lent::new(LentFrom::Url(url)) };
+    let lent = Lent { content_type: Some(text("text/plain")), ..Lent::new(LentFrom::Url(url)) };
     assert_lent(
         &lent,
         "
