@@ -280,10 +280,9 @@ impl FromExporter {
             }
             ["event", kind] => EventKind::read(kind).map(|kind| Self::Event(exporter, kind)),
             ["log", source] => source.parse().ok().map(|source| Self::Log(exporter, source)),
-            [
-                "down" | "ctl" | "out" | "presence" | "tree" | "interface" | "event" | "log",
-                ..,
-            ] => None,
+            ["down" | "ctl" | "out" | "presence" | "tree" | "interface" | "event" | "log", ..] => {
+                None
+            }
             _ => return Err(SubjectError::Verb),
         };
         read.ok_or(FOREIGN)
@@ -352,11 +351,7 @@ impl FromExporter {
     }
 
     /// Every log of one exporter, or of all; or that of one source.
-    pub fn logs(
-        root: &Root,
-        exporter: Option<&ExporterName>,
-        source: Option<LogSource>,
-    ) -> String {
+    pub fn logs(root: &Root, exporter: Option<&ExporterName>, source: Option<LogSource>) -> String {
         let source = source.map_or("*".to_owned(), |source| source.to_string());
         format!("{root}.{VERSION}.x.{}.log.{source}", one_or_all(exporter))
     }

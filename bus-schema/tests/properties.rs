@@ -7,8 +7,8 @@ mod typed;
 
 use bus_schema::{
     CallId, DriverId, DriverRecord, Event, EventKind, Fault, FaultKind, Field, Incarnation,
-    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Presence, Refusal, RefusalCode, Session, State, StreamId,
-    TreeRecord, Type, Value,
+    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Presence, Refusal,
+    RefusalCode, Session, State, StreamId, TreeRecord, Type, Value,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,

@@ -13,8 +13,8 @@ mod records;
 mod streams;
 
 use bus_schema::{
-    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Presence, Refusal, RefusalCode, Session,
-    StreamId, TreeRecord,
+    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Presence, Refusal,
+    RefusalCode, Session, StreamId, TreeRecord,
     codec::{self, DecodeError, Message},
     message::{Ack, Data, KINDS, Outcome, Ping, Reply, Reset, ResetCode},
 };
