@@ -62,7 +62,11 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
             tell(core, &client, id, heard).await
         }
         To::Exporter(_) => {
-            let reply = message.reply().filter(|reply| core.may_answer(&client, reply))?;
+            let may_answer = |reply: &&str| {
+                core.may_answer(&client, reply)
+                    || (verb == ExporterVerb::Ping && core.is_claim(&client, reply))
+            };
+            let reply = message.reply().filter(may_answer)?;
             let answer = answer(core, &client, verb, message.payload()).await?;
             core.control().publish(reply.to_owned(), answer).await.ok()
         }
