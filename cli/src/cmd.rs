@@ -62,7 +62,7 @@ commands! {
     stream Stream Client,
     connect Connect Client,
     console Console Client,
-    forward Forward Client,
+    forward Forward Worker,
     list List Client,
     describe Describe Client,
     events Events Client,

@@ -26,7 +26,6 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
-mod listener;
 mod output;
 mod program;
 mod request;
