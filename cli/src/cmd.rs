@@ -15,6 +15,7 @@ mod events;
 mod exit_codes;
 mod forward;
 mod list;
+mod logs;
 mod serve;
 mod stream;
 
@@ -66,6 +67,7 @@ commands! {
     list List Client,
     describe Describe Client,
     events Events Client,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,
