@@ -60,7 +60,8 @@ async fn hear(tail: &mut Tail<LogLines>, last: &str) -> anyhow::Result<Vec<Strin
 }
 
 fn dut() -> Option<LogSource> {
-    Some(LogSource::Driver(DriverId::at(&"bench".parse().unwrap(), &"dut".parse().unwrap())))
+    let (bench, dut) = ("bench".parse().expect("a name"), "dut".parse().expect("a path"));
+    Some(LogSource::Driver(DriverId::at(&bench, &dut)))
 }
 
 #[tokio::test]
