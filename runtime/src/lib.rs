@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+mod authority;
 pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
@@ -24,12 +25,16 @@ mod registry;
 mod settings;
 mod stream;
 
+pub use authority::{
+    Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
+    NewUser, Pushed, User,
+};
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::BusError;
 pub use bus::floor;
+pub use bus::{BusError, ServerInfo};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bus_schema::{
-    Root,
+    ClientName, Root,
     subject::{FromExporter, Inbox, Streams},
 };
 use bytes::Bytes;
@@ -78,10 +78,16 @@ fn configurations(root: &Root) -> [(String, Json); 2] {
 /// # Errors
 ///
 /// [`BusError::Unfit`] if the broker has no JetStream, or a stream of that name is another's.
-pub(crate) async fn make_streams(settings: &Settings, root: &Root) -> Result<(), BusError> {
+pub(crate) async fn make_streams(
+    settings: &Settings,
+    root: &Root,
+    replicas: u8,
+) -> Result<(), BusError> {
     let conn = settings.connect("jmp-bus streams").await?;
-    for (name, config) in configurations(root) {
-        let answer = ask(&conn, root, Streams::create(&name), config.to_string()).await?;
+    let asker = settings.asker()?;
+    for (name, mut config) in configurations(root) {
+        config["num_replicas"] = replicas.into();
+        let answer = ask(&conn, root, &asker, Streams::create(&name), config.to_string()).await?;
         if let Some(error) = answer.get("error") {
             let why = error.get("description").and_then(Json::as_str).unwrap_or("no reason given");
             return Err(BusError::Unfit(format!(
@@ -94,10 +100,14 @@ pub(crate) async fn make_streams(settings: &Settings, root: &Root) -> Result<(),
 }
 
 /// What is wrong with the streams of `root`, a line each; none if all is well.
-pub(crate) async fn check_streams(conn: &Conn, root: &Root) -> Result<Vec<String>, BusError> {
+pub(crate) async fn check_streams(
+    conn: &Conn,
+    root: &Root,
+    asker: &ClientName,
+) -> Result<Vec<String>, BusError> {
     let mut problems = Vec::new();
     for (name, config) in configurations(root) {
-        let answer = ask(conn, root, Streams::info(&name), String::new()).await?;
+        let answer = ask(conn, root, asker, Streams::info(&name), String::new()).await?;
         let Some(there) = answer.get("config") else {
             let why = answer.pointer("/error/description").and_then(Json::as_str);
             problems.push(format!("stream {name:?}: {}", why.unwrap_or("no answer")));
@@ -119,10 +129,24 @@ pub(crate) async fn check_streams(conn: &Conn, root: &Root) -> Result<Vec<String
     Ok(problems)
 }
 
-async fn ask(conn: &Conn, root: &Root, subject: String, body: String) -> Result<Json, BusError> {
+impl Settings {
+    /// The name whose inbox is ours to be answered in.
+    pub(super) fn asker(&self) -> Result<ClientName, BusError> {
+        let identity = self.identity()?;
+        let name = identity.and_then(|identity| identity.name.parse().ok());
+        Ok(name.unwrap_or_else(|| "admin".parse().expect("a name")))
+    }
+}
+
+async fn ask(
+    conn: &Conn,
+    root: &Root,
+    asker: &ClientName,
+    subject: String,
+    body: String,
+) -> Result<Json, BusError> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let admin = "admin".parse().expect("a name");
-    let inbox = Inbox::of_client(root, &admin, bus_schema::Session(random()));
+    let inbox = Inbox::of_client(root, asker, bus_schema::Session(random()));
     let reply = inbox.token(random());
     let mut answers = conn.subscribe(reply.clone()).await?;
     conn.request(subject.clone(), reply, Bytes::from(body)).await?;
