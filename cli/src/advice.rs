@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
+use actors::PortforwardError;
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError,
@@ -66,6 +67,8 @@ pub(crate) enum CliError {
     NoBoard(&'static str),
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
+    #[error(transparent)]
+    Portforward(#[from] PortforwardError),
     #[error("cannot show a result: {0}")]
     Show(#[from] serde_json::Error),
     /// Whoever read stdout has left.
@@ -158,6 +161,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         }
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
+        CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),

@@ -12,6 +12,7 @@ mod describe;
 mod dev;
 mod doctor;
 mod drivers;
+mod events;
 mod exit_codes;
 mod forward;
 mod list;
@@ -63,9 +64,10 @@ commands! {
     stream Stream Client,
     connect Connect Client,
     console Console Client,
-    forward Forward Client,
+    forward Forward Worker,
     list List Client,
     describe Describe Client,
+    events Events Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

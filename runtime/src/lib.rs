@@ -23,7 +23,9 @@ mod local;
 mod node;
 mod registry;
 mod settings;
+mod stored;
 mod stream;
+mod tail;
 
 pub use authority::{
     Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
@@ -33,8 +35,7 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::floor;
-pub use bus::{BusError, ServerInfo};
+pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
@@ -47,6 +48,7 @@ pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };
 pub use stream::{ByteStream, ItemError, Items, StreamError};
+pub use tail::{Numbered, Said, Since, Tail};
 
 /// The name of this host, for records that people read.
 pub(crate) fn host_name() -> String {

@@ -60,7 +60,7 @@ impl Authority {
         replicas: u8,
     ) -> Result<(), AuthorityError> {
         let settings = self.as_user(settings, self.passing_user(Role::Admin)?);
-        Ok(settings.make_streams_with(&self.record.root, replicas).await?)
+        Ok(settings.make_streams_on(&self.record.root, replicas).await?)
     }
 
     /// How to reach this authority's broker: as `settings` say, and otherwise as it was planned.
