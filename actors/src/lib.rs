@@ -11,9 +11,15 @@
 //! | [`FileStorage`]                                   | a file or block device, as [`Storage`] |
 //! | [`TargetFlasher`], [`FakeFlasher`]                | named targets, as a [`Flasher`] |
 //! | [`CommandStorageMux`], [`FakeStorageMux`]         | a [`StorageMux`] |
+//!
+//! | adapter                                           | what it connects a stream method to |
+//! |---------------------------------------------------|----------------|
+//! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
+//! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
 
+mod adapter;
 mod composite;
 mod console;
 mod flasher;
@@ -27,6 +33,10 @@ mod serial;
 mod shell;
 mod storage;
 
+pub use adapter::{
+    ClientAdapter, StreamMethod,
+    portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble},
+};
 pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
@@ -48,7 +58,7 @@ pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
     tcp::{TcpNetwork, TcpNetworkConfig},
-    udp::{UdpNetwork, UdpNetworkConfig},
+    udp::{UdpNetwork, UdpNetworkBlocking, UdpNetworkClient, UdpNetworkConfig},
     unix::{UnixNetwork, UnixNetworkConfig},
 };
 pub use power::{

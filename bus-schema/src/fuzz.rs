@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::Deserialize as _;
 
 use crate::{
-    Address, Args, BlockPart, CallId, ClientName, DriverId, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, Lent, Manifest, Method, MethodName, Path, Presence, Root, Selector,
-    Session, Sha256, StreamId, Target, TreeRecord, Type, Value, Variant,
+    Address, Args, BlockPart, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
+    InterfaceDigest, Kind, Lent, LogLines, Manifest, Method, MethodName, Path, Presence, Root,
+    Selector, Session, Sha256, StreamId, Target, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox, Stored},
@@ -38,6 +38,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("manifest", manifest),
     ("block", block),
     ("lent", lent),
+    ("event", message::<Event>),
+    ("log", message::<LogLines>),
     ("subjects", subjects),
     ("addresses", addresses),
     ("ids", ids),

@@ -134,6 +134,8 @@ pub const TABLE: &[Grant] = &[
     subscribe(SubjectSet::DownTo, &[Client]),
     subscribe(SubjectSet::OutTo, &[Client]),
     subscribe(SubjectSet::Presence, &[Client]),
+    subscribe(SubjectSet::Events, &[Client]),
+    subscribe(SubjectSet::Logs, &[Client]),
     both(SubjectSet::Inbox, PEOPLE, PEOPLE),
     publish(SubjectSet::Inboxes, &[Exporter]),
     both(SubjectSet::ExporterInbox, &[Exporter], &[Exporter]),
@@ -145,6 +147,8 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadOutLast, &[Observer]),
     publish(SubjectSet::Files, &[Client, Admin]),
     publish(SubjectSet::ReadFiles, &[Exporter]),
+    publish(SubjectSet::ReadEvents, &[Client, Observer]),
+    publish(SubjectSet::ReadLogs, &[Client, Observer]),
     publish(SubjectSet::JetStream, &[Admin]),
     both(SubjectSet::Services, PEOPLE, &[Exporter]),
 ];

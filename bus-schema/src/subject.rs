@@ -12,13 +12,14 @@
 //! The token behind `c` is the sender's identity: the broker's permissions make it true.
 
 mod set;
+pub mod system;
 
 use std::fmt;
 
 pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
-    ClientName, DriverId, ExporterName, Incarnation, InterfaceDigest, MethodName, Root, Session,
-    Sha256, StreamId,
+    ClientName, DriverId, EventKind, ExporterName, Incarnation, InterfaceDigest, LogSource,
+    MethodName, Root, Session, Sha256, StreamId,
 };
 
 /// The protocol's version as a token. Anything but an addition gets a new one.
@@ -206,6 +207,10 @@ pub enum FromExporter {
     Tree(ExporterName, u32),
     /// An interface, by the digest of its description.
     Interface(ExporterName, InterfaceDigest),
+    /// Something that happened; captured by JetStream.
+    Event(ExporterName, EventKind),
+    /// Lines of its log or of a driver's; captured by JetStream.
+    Log(ExporterName, LogSource),
 }
 
 /// The subject of one record of a streaming call.
@@ -246,6 +251,8 @@ impl FromExporter {
             Self::Interface(exporter, digest) => {
                 format!("{root}.{VERSION}.x.{exporter}.interface.{digest}")
             }
+            Self::Event(exporter, kind) => format!("{root}.{VERSION}.x.{exporter}.event.{kind}"),
+            Self::Log(exporter, source) => format!("{root}.{VERSION}.x.{exporter}.log.{source}"),
         }
     }
 
@@ -276,7 +283,11 @@ impl FromExporter {
             ["interface", digest] => {
                 digest.parse().ok().map(|digest| Self::Interface(exporter, digest))
             }
-            ["down" | "ctl" | "out" | "presence" | "tree" | "interface", ..] => None,
+            ["event", kind] => EventKind::read(kind).map(|kind| Self::Event(exporter, kind)),
+            ["log", source] => source.parse().ok().map(|source| Self::Log(exporter, source)),
+            ["down" | "ctl" | "out" | "presence" | "tree" | "interface" | "event" | "log", ..] => {
+                None
+            }
             _ => return Err(SubjectError::Verb),
         };
         read.ok_or(FOREIGN)
@@ -339,10 +350,25 @@ impl FromExporter {
         format!("{root}.{VERSION}.x.*.interface.*")
     }
 
+    /// Every event of one exporter, or of all.
+    pub fn events(root: &Root, exporter: Option<&ExporterName>) -> String {
+        format!("{root}.{VERSION}.x.{}.event.*", one_or_all(exporter))
+    }
+
+    /// Every log of one exporter, or of all; or that of one source.
+    pub fn logs(root: &Root, exporter: Option<&ExporterName>, source: Option<LogSource>) -> String {
+        let source = source.map_or("*".to_owned(), |source| source.to_string());
+        format!("{root}.{VERSION}.x.{}.log.{source}", one_or_all(exporter))
+    }
+
     /// All interfaces of one exporter.
     pub fn interface_of(root: &Root, exporter: &ExporterName) -> String {
         format!("{root}.{VERSION}.x.{exporter}.interface.*")
     }
+}
+
+fn one_or_all(exporter: Option<&ExporterName>) -> &str {
+    exporter.map_or("*", ExporterName::as_str)
 }
 
 impl OutRecord {
@@ -502,6 +528,10 @@ pub struct Streams {
     pub registry: String,
     /// Files that clients lend.
     pub files: String,
+    /// Events.
+    pub events: String,
+    /// Logs.
+    pub logs: String,
 }
 
 impl Streams {
@@ -511,6 +541,8 @@ impl Streams {
             out: format!("{root}_out"),
             registry: format!("{root}_registry"),
             files: format!("{root}_files"),
+            events: format!("{root}_events"),
+            logs: format!("{root}_logs"),
         }
     }
 
@@ -528,6 +560,11 @@ impl Streams {
     /// The request that creates `stream`.
     pub fn create(stream: &str) -> String {
         format!("$JS.API.STREAM.CREATE.{stream}")
+    }
+
+    /// The request that changes `stream`.
+    pub fn update(stream: &str) -> String {
+        format!("$JS.API.STREAM.UPDATE.{stream}")
     }
 
     /// The request that describes `stream`.
@@ -636,7 +673,11 @@ mod tests {
             FromExporter::Out(Box::new(record)),
             FromExporter::Presence(exporter.clone()),
             FromExporter::Tree(exporter.clone(), 3),
-            FromExporter::Interface(exporter, InterfaceDigest([7; 16])),
+            FromExporter::Interface(exporter.clone(), InterfaceDigest([7; 16])),
+            FromExporter::Event(exporter.clone(), EventKind::DriverCrashed),
+            FromExporter::Event(exporter.clone(), EventKind::Other("of-later".to_owned())),
+            FromExporter::Log(exporter.clone(), LogSource::Exporter),
+            FromExporter::Log(exporter, LogSource::Driver(driver)),
         ];
         for subject in said {
             assert_eq!(FromExporter::read(&root, &subject.under(&root)), Ok(subject));

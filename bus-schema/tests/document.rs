@@ -5,7 +5,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{
-    BlockPart, FaultKind, Interface, Manifest, Packing, Presence, RefusalCode, TreeRecord, codec,
+    BlockPart, Event, EventKind, FaultKind, Interface, LogLines, Manifest, Packing, Presence,
+    RefusalCode, TreeRecord, codec,
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
@@ -56,7 +57,10 @@ trait Shown {
 
 impl Shown for Duration {
     fn shown(self) -> String {
-        format!("{}s", self.as_secs())
+        match self.subsec_millis() {
+            0 => format!("{}s", self.as_secs()),
+            _ => format!("{}ms", self.as_millis()),
+        }
     }
 }
 
@@ -80,6 +84,7 @@ fn it_has_every_limit_with_its_value() {
         FILE_BYTES_MAX BLOCK_BYTES_MAX BLOCK_BYTES_MIN BLOCK_PART_BYTES_MAX BLOCK_PARTS_MAX
         BLOCKS_INLINE_MAX LENT_TEXT_BYTES_MAX LENT_HEADERS_MAX
         PRESENCE_EVERY PRESENCE_TTL CLAIM_PING DRIVERS_MAX
+        EVENTS_WAITING_MAX LOG_LINES_WAITING_MAX LOG_LINE_BYTES_MAX LOG_LINES_MAX LOG_DELAY
     );
     let mut missing = String::new();
     for (name, value) in &rows {
@@ -101,12 +106,17 @@ fn it_has_every_kind_word_and_verb() {
         (Interface::KIND, Interface::NAME),
         (Manifest::KIND, Manifest::NAME),
         (BlockPart::KIND, BlockPart::NAME),
+        (Event::KIND, Event::NAME),
+        (LogLines::KIND, LogLines::NAME),
     ];
     for (kind, name) in KINDS.iter().chain(&records) {
         assert!(DOCUMENT.contains(&format!("| {kind:02x} | {name} |")), "{name}");
     }
     for code in RefusalCode::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{code}` |")), "{code}");
+    }
+    for kind in EventKind::KNOWN {
+        assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");
     }
     for kind in FaultKind::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");

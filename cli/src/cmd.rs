@@ -1,5 +1,6 @@
 //! The commands, one file each. A new one is a `mod` and a line in the list below.
 
+mod admin;
 mod bench;
 mod call;
 mod check;
@@ -11,14 +12,17 @@ mod describe;
 mod dev;
 mod doctor;
 mod drivers;
+mod events;
 mod exit_codes;
 mod files;
 mod flash;
 mod forward;
 mod list;
+mod logs;
 mod put;
 mod serve;
 mod stream;
+mod whoami;
 
 use crate::{advice::CliError, session::Session};
 
@@ -64,12 +68,14 @@ commands! {
     stream Stream Client,
     connect Connect Client,
     console Console Client,
-    forward Forward Client,
+    forward Forward Worker,
     flash Flash Worker,
     put Put Worker,
     files Files Client,
     list List Client,
     describe Describe Client,
+    events Events Client,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,
@@ -77,6 +83,8 @@ commands! {
     demo Demo Demo,
     bench Bench Worker,
     doctor Doctor Client,
+    admin Admin Client,
+    whoami Whoami Client,
     completions Completions Client,
     exit_codes ExitCodes Client,
 }

@@ -27,12 +27,12 @@ mod desk;
 mod fanout;
 mod interrupt;
 mod lending;
-mod listener;
 mod output;
 mod program;
 mod progress;
 mod request;
 mod session;
 mod table;
+mod told;
 
 pub use program::Cli;

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
+    events::Events,
     ledger::{Ledger, Receipt},
     outbox::Outbox,
     recorder::Acks,
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) outbox: Outbox,
     /// Files that are lent to drivers.
     pub(crate) files: crate::resource::Files,
+    pub(crate) events: Events,
 }
 
 /// What the service API reports.
@@ -92,6 +94,7 @@ impl Core {
             stats: Stats::default(),
             outbox: Outbox::default(),
             files: crate::resource::Files::default(),
+            events: Events::default(),
         })
     }
 
@@ -101,6 +104,16 @@ impl Core {
 
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The place at a path.
+    pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
+        self.slots.values().find(|slot| slot.path.to_string() == path)
+    }
+
+    /// The same, as messages say it.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The ledger. Held for a look-up, never over an await.

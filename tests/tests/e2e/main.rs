@@ -2,9 +2,11 @@
 //! harm it.
 
 mod calls;
+mod events;
 mod example;
 mod forgery;
 mod lend;
+mod logs;
 mod open_calls;
 mod outage;
 mod record;
