@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::usage::Ended, *};
 
 const DRIVERS: usize = 3;
 
