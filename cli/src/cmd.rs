@@ -12,6 +12,7 @@ mod dev;
 mod doctor;
 mod drivers;
 mod exit_codes;
+mod expect;
 mod forward;
 mod list;
 mod serve;
@@ -62,6 +63,7 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    expect Expect Client,
     list List Client,
     describe Describe Client,
     serve Serve Server,

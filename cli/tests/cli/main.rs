@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics says why")]
 
 mod call;
+mod expect;
 mod fanout;
 mod lab;
 mod local;
