@@ -11,6 +11,7 @@ mod describe;
 mod dev;
 mod doctor;
 mod drivers;
+mod events;
 mod exit_codes;
 mod expect;
 mod forward;
@@ -66,6 +67,7 @@ commands! {
     expect Expect Client,
     list List Client,
     describe Describe Client,
+    events Events Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

@@ -22,14 +22,15 @@ mod local;
 mod node;
 mod registry;
 mod settings;
+mod stored;
 mod stream;
+mod tail;
 
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::BusError;
-pub use bus::floor;
+pub use bus::{BusError, Keep, StreamsKeep, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
@@ -42,6 +43,7 @@ pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };
 pub use stream::{ByteStream, ItemError, Items, StreamError};
+pub use tail::{Numbered, Said, Since, Tail};
 
 /// The name of this host, for records that people read.
 pub(crate) fn host_name() -> String {

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
+    events::Events,
     ledger::{Ledger, Receipt},
     outbox::Outbox,
     recorder::Acks,
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    pub(crate) events: Events,
 }
 
 /// What the service API reports.
@@ -89,6 +91,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            events: Events::default(),
         })
     }
 
@@ -98,6 +101,11 @@ impl Core {
 
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The same, as messages say it.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The ledger. Held for a look-up, never over an await.
