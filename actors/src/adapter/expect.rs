@@ -65,7 +65,9 @@ pub struct Expect<S> {
 }
 
 /// Sees every byte as it comes.
-pub(crate) struct Watch(pub(crate) Box<dyn FnMut(&[u8]) + Send>);
+struct Watch(OnBytes);
+
+type OnBytes = Box<dyn FnMut(&[u8]) + Send>;
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -201,7 +201,7 @@ impl Standing {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let waited = expect.expect_within(&all, left).await;
-            let mut found = waited.map_err(|error| error.as_asked(any, limit))?;
+            let mut found = waited.map_err(|error| error.in_the_words_of(any, limit))?;
             before.append(&mut found.before);
             let Some(at) = found.index.checked_sub(any.len()) else {
                 return Ok(Match { before, ..found });
@@ -220,7 +220,7 @@ impl Standing {
 
 impl ExpectError {
     /// In the words of what was asked: without what was looked out for besides.
-    fn as_asked(self, any: &[Pattern], asked: Duration) -> Self {
+    fn in_the_words_of(self, any: &[Pattern], asked: Duration) -> Self {
         let wanted = super::wanted(any);
         match self {
             Self::TimedOut { seen, .. } => Self::TimedOut { wanted, limit: asked, seen },
