@@ -1,5 +1,6 @@
 //! The commands, one file each. A new one is a `mod` and a line in the list below.
 
+mod admin;
 mod bench;
 mod call;
 mod check;
@@ -18,6 +19,7 @@ mod forward;
 mod list;
 mod serve;
 mod stream;
+mod whoami;
 
 use crate::{advice::CliError, session::Session};
 
@@ -75,6 +77,8 @@ commands! {
     demo Demo Demo,
     bench Bench Worker,
     doctor Doctor Client,
+    admin Admin Client,
+    whoami Whoami Client,
     completions Completions Client,
     exit_codes ExitCodes Client,
 }

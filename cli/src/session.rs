@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bus_schema::{ClientName, Root};
+use bus_schema::{ClientName, Root, permission::Role};
 use runtime::{Client, Kinds, Settings, Sources};
 use tokio::sync::OnceCell;
 
@@ -50,10 +50,34 @@ impl Session {
     /// The connection.
     pub(crate) async fn client(&self) -> Result<&Client, CliError> {
         let connect = async || {
-            let name: ClientName = self.global.client_name()?;
-            Ok(Client::connect(self.settings()?, self.root(), name).await?)
+            let settings = self.settings()?;
+            let name = self.client_name(&settings)?;
+            Ok(Client::connect(settings, self.root(), name).await?)
         };
         self.client.get_or_try_init(connect).await
+    }
+
+    /// The name that the credentials are for. Where they say none, the one that was asked for.
+    pub(crate) fn client_name(&self, settings: &Settings) -> Result<ClientName, CliError> {
+        let Some(identity) = settings.identity()? else { return self.global.client_name() };
+        let whose = || match identity.role {
+            Some(role) => format!("{role} {}", identity.name),
+            None => identity.name.clone(),
+        };
+        if identity.role == Some(Role::Exporter) {
+            let wanted = "a client's, an observer's or an admin's".to_owned();
+            return Err(CliError::NotYours { whose: whose(), wanted });
+        }
+        // Another tool's user may have any name; the broker then says what it may do.
+        let Ok(name) = identity.name.parse::<ClientName>() else {
+            return self.global.client_name();
+        };
+        match self.global.asked_for() {
+            Some(asked) if *asked != name => {
+                Err(CliError::NotYours { whose: whose(), wanted: format!("those of {asked}") })
+            }
+            _ => Ok(name),
+        }
     }
 
     /// Says goodbye to the broker: cancels of what was given up are delivered first.

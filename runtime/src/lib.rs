@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+mod authority;
 pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
@@ -26,11 +27,15 @@ mod stored;
 mod stream;
 mod tail;
 
+pub use authority::{
+    Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
+    NewUser, Pushed, User,
+};
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{BusError, Keep, StreamsKeep, floor};
+pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics says why")]
 
+mod admin;
 mod call;
 mod expect;
 mod fanout;
+mod fleet;
 mod lab;
 mod local;
 mod look;
