@@ -17,6 +17,7 @@ mod exit_codes;
 mod expect;
 mod forward;
 mod list;
+mod logs;
 mod serve;
 mod stream;
 mod whoami;
@@ -70,6 +71,7 @@ commands! {
     list List Client,
     describe Describe Client,
     events Events Client,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,
