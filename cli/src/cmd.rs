@@ -14,6 +14,7 @@ mod doctor;
 mod drivers;
 mod events;
 mod exit_codes;
+mod expect;
 mod files;
 mod flash;
 mod forward;
@@ -72,6 +73,7 @@ commands! {
     flash Flash Worker,
     put Put Worker,
     files Files Client,
+    expect Expect Client,
     list List Client,
     describe Describe Client,
     events Events Client,

@@ -27,6 +27,7 @@ mod desk;
 mod fanout;
 mod interrupt;
 mod lending;
+mod metrics;
 mod output;
 mod program;
 mod progress;

@@ -45,7 +45,9 @@ pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, 
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
-pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
+pub use exporter::{
+    Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
+};
 pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};
 pub use log::LogTap;
