@@ -27,7 +27,7 @@ pub(crate) struct Cmd {
     /// With --make-streams: keep logs so long, and so much: `3d`, `3d,1GiB`.
     #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
     keep_logs: Option<String>,
-    /// With --make-streams: keep files that are lent so long, and so much: `7d`, `7d,32GiB`.
+    /// With --make-streams: keep files that are lent so long, and so much: `7d`, `7d,8GiB`.
     #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
     keep_files: Option<String>,
 }

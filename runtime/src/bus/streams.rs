@@ -48,8 +48,8 @@ impl Default for StreamsKeep {
             out: Keep { age: days(1), bytes: 4 << 30 },
             events: Keep { age: days(30), bytes: 256 << 20 },
             logs: Keep { age: days(3), bytes: 1 << 30 },
-            // Some dozens of images, each once.
-            files: Keep { age: days(7), bytes: 32 << 30 },
+            // Some images, each once.
+            files: Keep { age: days(7), bytes: 8 << 30 },
         }
     }
 }
