@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
-use actors::PortforwardError;
+use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError,
@@ -69,6 +69,11 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
+    #[error("{file}: {error}")]
+    Script { file: String, error: ScriptError },
+    /// What a script expected did not come.
+    #[error("{file}: {failure}")]
+    Expect { file: String, failure: Box<ScriptFailure> },
     #[error("cannot show a result: {0}")]
     Show(#[from] serde_json::Error),
     /// Whoever read stdout has left.
@@ -94,6 +99,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Expect { .. } => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -115,7 +121,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (17, "one or more of several calls failed; each says how"),
     (18, "`doctor` found something wrong"),
     (19, "a step of `demo` did not happen as it should"),
-    (20, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (20, "what a script expects at a console did not come; something may have been typed"),
+    (21, "not allowed by the broker: rights or credentials; nothing was executed"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -163,6 +170,8 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
+        CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
+        CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
@@ -185,7 +194,7 @@ fn of_call(error: &CallError) -> Advice {
         CallError::Broken { error, .. } => of_reset(error.code),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
-        CallError::NotAllowed { .. } => (20, NOT_ALLOWED),
+        CallError::NotAllowed { .. } => (21, NOT_ALLOWED),
         CallError::TurnedAway(why) => of_turned_away(*why),
         CallError::Bus(_) => (15, "see `jmp-bus doctor`"),
     };
@@ -204,7 +213,7 @@ fn of_turned_away(why: TurnedAway) -> (u8, &'static str) {
             "ask whoever runs the broker for new ones (`jmp-bus admin add`)"
         }
     };
-    (20, hint)
+    (21, hint)
 }
 
 /// A stream or streaming call that broke off.
@@ -250,7 +259,7 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
 fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
         BusError::TurnedAway(why) => of_turned_away(*why),
-        BusError::Denied { .. } => (20, NOT_ALLOWED),
+        BusError::Denied { .. } => (21, NOT_ALLOWED),
         error if error.is_about_tls() => (
             15,
             "give the broker's certificate authority with --tlsca, and the --server as its certificate names it",

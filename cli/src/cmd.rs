@@ -14,8 +14,10 @@ mod doctor;
 mod drivers;
 mod events;
 mod exit_codes;
+mod expect;
 mod forward;
 mod list;
+mod logs;
 mod serve;
 mod stream;
 mod whoami;
@@ -65,9 +67,11 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    expect Expect Client,
     list List Client,
     describe Describe Client,
     events Events Client,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bus_schema::{ClientName, Root, permission::Role};
-use runtime::{Client, Kinds, Settings, Sources};
+use runtime::{Client, Kinds, LogTap, Settings, Sources};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -19,13 +19,15 @@ pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) kinds: Kinds,
     pub(crate) out: Output,
+    /// Where exporters of this process take their logs from.
+    pub(crate) log: LogTap,
     client: OnceCell<Client>,
 }
 
 impl Session {
-    pub(crate) fn new(global: Global, kinds: Kinds) -> Self {
+    pub(crate) fn new(global: Global, kinds: Kinds, log: LogTap) -> Self {
         let out = Output::new(global.output, global.quiet);
-        Self { global, kinds, out, client: OnceCell::new() }
+        Self { global, kinds, out, log, client: OnceCell::new() }
     }
 
     pub(crate) fn root(&self) -> Root {

@@ -9,6 +9,7 @@ mod driver_actor;
 mod events;
 mod gate;
 mod ledger;
+mod logs;
 mod operation;
 mod outbox;
 mod presence;
@@ -34,7 +35,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::operation::collect;
 pub use self::{context::Context, turn::TurnGuard};
 use self::{
     core::Core,
@@ -43,8 +43,9 @@ use self::{
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
+pub(crate) use self::{events::since_1970_ms, operation::collect};
 use crate::{
-    Settings,
+    LogTap, Settings,
     bus::{Bus, BusError, random},
     node::Node,
 };
@@ -66,12 +67,21 @@ pub struct ExporterConfig {
     /// Where it keeps what must outlast it. Without one it cannot know whether its last run ended
     /// well.
     pub state_dir: Option<PathBuf>,
+    /// Where its log and those of its drivers are taken from. Without one they are not on the bus.
+    pub log: Option<LogTap>,
 }
 
 impl ExporterConfig {
     /// A tree under a name.
     pub fn new(name: ExporterName, node: Node) -> Self {
-        Self { name, root: Root::default(), labels: BTreeMap::new(), node, state_dir: None }
+        Self {
+            name,
+            root: Root::default(),
+            labels: BTreeMap::new(),
+            node,
+            state_dir: None,
+            log: None,
+        }
     }
 }
 
@@ -163,7 +173,7 @@ impl Exporter {
     ///
     /// [`ExporterError`]; nothing is left running then.
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
-        let ExporterConfig { name, root, labels, node, state_dir } = config;
+        let ExporterConfig { name, root, labels, node, state_dir, log } = config;
         let tree = Tree::of(&name, &labels, node)?;
         let marker = state_dir.map(mark).transpose()?;
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
@@ -176,6 +186,9 @@ impl Exporter {
             tracing::warn!(
                 "the broker asks for no proof of identity: a client is who it says it is"
             );
+        }
+        if let Some(tap) = log {
+            core.tasks.spawn(logs::post(core.clone(), tap));
         }
         for conn in [core.control(), &core.bulk] {
             core.tasks.spawn(denials::log(core.clone(), conn.denials.clone()));

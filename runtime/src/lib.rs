@@ -20,6 +20,7 @@ mod client;
 mod config;
 mod exporter;
 mod local;
+mod log;
 mod node;
 mod registry;
 mod settings;
@@ -42,6 +43,7 @@ pub use config::{
 };
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
+pub use log::LogTap;
 pub use node::{Factory, Node, Role};
 pub use registry::{Change, Found, Registry, Watch, Why};
 pub use settings::{

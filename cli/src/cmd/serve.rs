@@ -91,6 +91,7 @@ pub(crate) async fn serve(
         root: session.root(),
         labels: config.labels,
         state_dir: Some(state_dir),
+        log: Some(session.log.clone()),
         ..ExporterConfig::new(config.name.clone(), config.root)
     };
     let exporter = Exporter::start(exporter, settings).await?;

@@ -23,7 +23,7 @@ async fn who_is_added_is_let_in_and_who_is_revoked_is_cut_off_at_once() {
     let revoked = fleet.admin(&["revoke", "alice"]).await.ok();
     assert_eq!(revoked, "alice is revoked, with 2 keys\n");
     for creds in ["alice", "alice2"] {
-        let refused = fleet.run(creds, &["call", "bench/power", "off"]).await.failed(20);
+        let refused = fleet.run(creds, &["call", "bench/power", "off"]).await.failed(21);
         assert!(refused.contains("does not accept these credentials"), "{refused}");
     }
     let cut_off = watching.ended().await;
@@ -72,21 +72,21 @@ async fn what_the_broker_does_not_allow_is_told_at_once_and_by_name() {
     }
     let serve = fleet.serve("bench").await;
     let began = std::time::Instant::now();
-    let call = fleet.run("eve", &["call", "bench/power", "on"]).await.failed(20);
+    let call = fleet.run("eve", &["call", "bench/power", "on"]).await.failed(21);
     let said =
         "jmp-bus: bench/power: not allowed by the broker: eve may not publish jmp.v1.c.eve.call.";
     assert!(call.starts_with(said), "{call}");
-    let stream = fleet.run("eve", &["stream", "bench/power", "read"]).await.failed(20);
+    let stream = fleet.run("eve", &["stream", "bench/power", "read"]).await.failed(21);
     assert!(stream.contains("eve may not publish"), "{stream}");
     let json = fleet.run("eve", &["call", "bench/power", "on", "-o", "json"]).await;
     let error: serde_json::Value = serde_json::from_str(&json.err).unwrap();
-    assert_eq!((&error["exit_code"], &error["may_have_acted"]), (&20.into(), &false.into()));
+    assert_eq!((&error["exit_code"], &error["may_have_acted"]), (&21.into(), &false.into()));
 
     // Another's record, followed or not.
     fleet.add("client", "bob").await;
     for how in ["--attach", "--replay"] {
         let args = ["stream", how, "00000000000000ab-1", "--of", "alice"];
-        let record = fleet.run("bob", &args).await.failed(20);
+        let record = fleet.run("bob", &args).await.failed(21);
         assert!(
             record.contains("record of call 00000000000000ab-1 of alice: not allowed"),
             "{record}"
@@ -107,7 +107,7 @@ async fn who_is_not_let_in_is_told_why() {
     let list = async |mut command: tokio::process::Command| run(command.arg("list")).await;
     let mut nobody = fleet.command("alice", &[]);
     nobody.env_remove("NATS_CREDS");
-    let nobody = list(nobody).await.failed(20);
+    let nobody = list(nobody).await.failed(21);
     assert!(nobody.contains("does not accept these credentials"), "{nobody}");
     let mut stranger = fleet.command("alice", &[]);
     stranger.env_remove("NATS_CA");
@@ -119,7 +119,7 @@ async fn who_is_not_let_in_is_told_why() {
     assert!(misnamed.contains("--tlsca"), "{misnamed}");
     // The broker's clock and ours are one: wait until the second is over.
     while fleet.run("brief", &["whoami", "-o", "json"]).await.json()["expired"] == false {}
-    let expired = fleet.run("brief", &["list"]).await.failed(20);
+    let expired = fleet.run("brief", &["list"]).await.failed(21);
     assert!(expired.contains("these credentials have expired"), "{expired}");
     assert!(expired.contains("jmp-bus admin add"), "{expired}");
     fleet.run("alice", &["list"]).await.ok();

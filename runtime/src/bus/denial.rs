@@ -190,17 +190,17 @@ mod tests {
     fn the_brokers_errors_are_read() {
         let denials = Denials::default();
         let mut listener = denials.listen();
-        denials.on_event(&told("Permissions Violation for Publish to \"jmp.v1.c.bob.x\""));
+        denials.on_event(&told("Permissions Violation for Publish to \"lab.c.bob.x\""));
         denials.on_event(&told(
-            "'Permissions Violation for Subscription to \"jmp.v1.i.bob.>\" using queue \"q\"'",
+            "'Permissions Violation for Subscription to \"lab.i.bob.>\" using queue \"q\"'",
         ));
         denials.on_event(&told("Maximum Payload Violation"));
         let denial = |action, subject: &str| Denial { action, subject: subject.to_owned() };
-        assert_eq!(listener.try_recv(), Ok(denial(Action::Publish, "jmp.v1.c.bob.x")));
-        assert_eq!(listener.try_recv(), Ok(denial(Action::Subscribe, "jmp.v1.i.bob.>")));
+        assert_eq!(listener.try_recv(), Ok(denial(Action::Publish, "lab.c.bob.x")));
+        assert_eq!(listener.try_recv(), Ok(denial(Action::Subscribe, "lab.i.bob.>")));
         assert!(listener.try_recv().is_err());
-        assert!(denials.was_denied("jmp.v1.i.bob.>") && !denials.was_denied("jmp.v1.i.bob.>"));
-        assert!(!denials.was_denied("jmp.v1.c.bob.x"), "that was no subscription");
+        assert!(denials.was_denied("lab.i.bob.>") && !denials.was_denied("lab.i.bob.>"));
+        assert!(!denials.was_denied("lab.c.bob.x"), "that was no subscription");
     }
 
     #[test]

@@ -103,6 +103,11 @@ impl Core {
         self.started.elapsed()
     }
 
+    /// The place at a path.
+    pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
+        self.slots.values().find(|slot| slot.path.to_string() == path)
+    }
+
     /// The same, as messages say it.
     pub(crate) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX)

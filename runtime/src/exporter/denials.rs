@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bus_schema::subject::FromExporter;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::core::Core;
@@ -16,6 +17,8 @@ pub(crate) async fn log(core: Arc<Core>, denials: Denials) {
             biased;
             () = core.stop.cancelled() => return,
             denial = denied.recv() => match denial {
+                // A line about a line that cannot be published would be one for ever.
+                Ok(Denial { subject, .. }) if is_log(&core, &subject) => {}
                 Ok(Denial { action, subject }) => {
                     tracing::warn!(exporter = %core.name, %action, subject, "the broker does not allow it");
                 }
@@ -32,4 +35,8 @@ pub(crate) async fn log(core: Arc<Core>, denials: Denials) {
             }
         }
     }
+}
+
+fn is_log(core: &Core, subject: &str) -> bool {
+    matches!(FromExporter::read(&core.root, subject), Ok(FromExporter::Log(..)))
 }
