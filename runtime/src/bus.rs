@@ -206,6 +206,12 @@ impl Conn {
         self.nats.statistics().connects.load(Ordering::Relaxed)
     }
 
+    /// Bytes that were read and written so far.
+    pub(crate) fn bytes(&self) -> [u64; 2] {
+        let counted = self.nats.statistics();
+        [&counted.in_bytes, &counted.out_bytes].map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+
     /// Waits until there is a connection. Cancel safe.
     pub(crate) async fn connected(&self) {
         if !self.is_connected() {

@@ -10,6 +10,7 @@ mod events;
 mod gate;
 mod ledger;
 mod logs;
+mod metrics;
 mod operation;
 mod outbox;
 mod presence;
@@ -20,6 +21,7 @@ mod slot;
 mod supervisor;
 mod tree;
 mod turn;
+mod usage;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,7 +37,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{context::Context, turn::TurnGuard};
+pub use self::{context::Context, metrics::Metrics, turn::TurnGuard};
 use self::{
     core::Core,
     events::Happened,
@@ -217,6 +219,11 @@ impl Exporter {
     /// Its name.
     pub fn name(&self) -> &ExporterName {
         &self.core.name
+    }
+
+    /// Its figures.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.core)
     }
 
     /// Resolves when the exporter has stopped by itself: another one has its name.
