@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Conn {
     nats: async_nats::Client,
     pub(crate) denials: Denials,
+    /// Whether we proved who we are, and not only that we know a token that all share.
+    proved: bool,
 }
 
 impl fmt::Debug for Conn {
@@ -163,7 +165,11 @@ impl Subscription {
 
 impl Conn {
     /// Connects to the first of `servers` that lets us.
-    async fn connect(servers: &[String], options: ConnectOptions) -> Result<Self, BusError> {
+    async fn connect(
+        servers: &[String],
+        options: ConnectOptions,
+        proved: bool,
+    ) -> Result<Self, BusError> {
         let denials = Denials::default();
         let noting = denials.clone();
         let options = options.event_callback(move |event| {
@@ -177,7 +183,7 @@ impl Conn {
             }
             _ => BusError::Connect { server: servers.join(", "), source },
         })?;
-        Ok(Self { nats, denials })
+        Ok(Self { nats, denials, proved })
     }
 
     /// Largest message the broker takes, headers included.
@@ -185,10 +191,15 @@ impl Conn {
         self.nats.server_info().max_payload
     }
 
-    /// Whether the broker asked for a proof of identity. If not, the client's name in a subject
-    /// is what anybody says it is.
+    /// Whether the broker asked for a proof of something: strangers are kept out.
     pub(crate) fn is_authenticated(&self) -> bool {
         self.nats.server_info().auth_required
+    }
+
+    /// Whether the broker knows its users apart. If not, the client's name in a subject is what
+    /// anybody says it is. (A token is the same for all.)
+    pub(crate) fn vouches(&self) -> bool {
+        self.is_authenticated() && self.proved
     }
 
     /// The broker's version and whether it has JetStream.
@@ -438,7 +449,8 @@ impl Bus {
 impl crate::Settings {
     /// Opens a connection that says `name` of itself.
     pub(crate) async fn connect(&self, name: &str) -> Result<Conn, BusError> {
-        match Conn::connect(&self.servers, self.options()?.name(name)).await {
+        let proved = !matches!(self.auth, crate::Auth::Token(_));
+        match Conn::connect(&self.servers, self.options()?.name(name), proved).await {
             // The broker does not say why, and the credentials themselves may.
             Err(BusError::TurnedAway(TurnedAway::Unknown))
                 if self.identity()?.is_some_and(|identity| identity.is_expired()) =>
