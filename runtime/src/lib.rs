@@ -36,12 +36,14 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
+pub use bus::{Action, BusError, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
-pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
+pub use exporter::{
+    Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
+};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};

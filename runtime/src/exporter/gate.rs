@@ -53,6 +53,7 @@ async fn receive(core: &Arc<Core>, slot: &Arc<Slot>, message: Incoming) {
     if let Err((voice, refusal)) = let_in(core, slot, &envelope, message).await {
         core.stats.errors.fetch_add(1, Ordering::Relaxed);
         let answer = Answer::failed(voice, Failure::Refused(refusal));
+        core.stats.ended(answer.ended);
         core.send_answer(&envelope.reply_to, &envelope.client, None, answer).await;
     }
 }

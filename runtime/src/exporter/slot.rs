@@ -1,12 +1,12 @@
 //! A driver's place at its exporter: it outlasts the actors that come and go in it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64};
 
 use bus_schema::{DriverId, Interface, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 use tokio_util::sync::CancellationToken;
 
-use super::{driver_actor::Panicked, turn::Turn};
+use super::{driver_actor::Panicked, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -17,6 +17,9 @@ pub(crate) struct Slot {
     pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
+    pub(crate) usage: Usage,
+    /// How often its driver went down while it ran.
+    pub(crate) restarts: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -48,7 +51,16 @@ impl Slot {
         turn: Turn,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, path, factory, turn, state: RwLock::new(state) }
+        Self {
+            id,
+            address,
+            path,
+            factory,
+            turn,
+            usage: Usage::default(),
+            restarts: AtomicU64::new(0),
+            state: RwLock::new(state),
+        }
     }
 
     pub(crate) fn set(&self, state: State) {
