@@ -184,12 +184,9 @@ async fn an_image_larger_than_the_target_overwrites_nothing() -> Result<()> {
 #[tokio::test]
 async fn a_flasher_writes_to_the_target_that_is_named() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let medium = |name: &str| MediumConfig {
-        path: dir.path().join(name),
-        size: Some("1M".to_owned()),
-    };
-    let targets =
-        [("boot".to_owned(), medium("boot")), ("root".to_owned(), medium("root"))].into();
+    let medium =
+        |name: &str| MediumConfig { path: dir.path().join(name), size: Some("1M".to_owned()) };
+    let targets = [("boot".to_owned(), medium("boot")), ("root".to_owned(), medium("root"))].into();
     let config = TargetFlasherConfig { targets, default: Some("root".to_owned()) };
     let served = served(Node::of("flasher", TargetFlasher::new(config)?)).await?;
     let flasher = FlasherClient::new(served.driver());
@@ -224,10 +221,8 @@ async fn a_device_that_fails_at_90_percent_says_where() -> Result<()> {
 
 #[tokio::test]
 async fn a_flash_that_is_given_up_ends_and_the_next_one_is_served() -> Result<()> {
-    let config = FakeFlasherConfig {
-        settles: Duration::from_secs(3600),
-        ..FakeFlasherConfig::default()
-    };
+    let config =
+        FakeFlasherConfig { settles: Duration::from_secs(3600), ..FakeFlasherConfig::default() };
     let served = served(Node::of("fake-flasher", FakeFlasher::new(config)?)).await?;
     let flasher = FlasherClient::new(served.driver());
     let mut progress = flasher.progress().await?;

@@ -22,6 +22,8 @@ mod list;
 mod logs;
 mod put;
 mod serve;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 mod whoami;
 
@@ -51,13 +53,13 @@ macro_rules! commands {
         impl Command {
             pub(crate) fn role(&self) -> Role {
                 match self {
-                    $(Self::$name(_) => Role::$role,)*
+                    $($(#[$meta])* Self::$name(_) => Role::$role,)*
                 }
             }
 
             pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
                 match self {
-                    $(Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
+                    $($(#[$meta])* Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
                 }
             }
         }
@@ -74,6 +76,7 @@ commands! {
     put Put Worker,
     files Files Client,
     expect Expect Client,
+    #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,
     describe Describe Client,
     events Events Client,

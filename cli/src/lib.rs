@@ -33,6 +33,8 @@ mod program;
 mod progress;
 mod request;
 mod session;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod table;
 mod told;
 
