@@ -15,7 +15,10 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 
 use super::LendError;
-use crate::{Client, bus::Incoming};
+use crate::{
+    Client,
+    bus::{Incoming, Subject},
+};
 
 /// For one answer of JetStream.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -192,11 +195,12 @@ impl Client {
     }
 
     async fn ask_broker(&self, subject: String, body: Bytes) -> Result<Incoming, LendError> {
-        let mut answers = self.0.jetstream_box(1);
+        let subject = Subject::from(subject);
+        let mut answers = self.0.jetstream_box(1, &subject);
         self.0.control().request(subject, answers.subject.clone(), body).await?;
-        timeout(PATIENCE, answers.next()).await.map_err(|_elapsed| {
-            let why = "the broker does not answer: listing and removing files takes an admin";
-            LendError::NotStored(why.to_owned())
-        })
+        match timeout(PATIENCE, answers.next()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_elapsed) => Err(LendError::NotStored("the broker does not answer".to_owned())),
+        }
     }
 }

@@ -32,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{LendError, cannot_read, file_name};
 use crate::{
     Client,
-    bus::{BusError, Conn, Incoming},
+    bus::{BusError, Conn, Incoming, Subject},
     client::Inner,
     digest::{Hasher, is_zeros, sha256},
 };
@@ -346,10 +346,10 @@ impl Store {
     ) -> Result<PubAck, LendError> {
         let began = Instant::now();
         while began.elapsed() < OUTAGE_MAX {
-            let mut answers = self.inner.jetstream_box(1);
+            let subject = self.subject(piece);
+            let mut answers = self.inner.jetstream_box(1, &Subject::from(subject.clone()));
             let reply = answers.subject.clone();
             let sent = async {
-                let subject = self.subject(piece);
                 match headers {
                     [] => self.bulk.request(subject, reply, message.clone()).await?,
                     _ => {
@@ -361,7 +361,7 @@ impl Store {
             };
             match timeout(OUTAGE_MAX, sent).await {
                 Ok(answer) => match answer? {
-                    Ok(answer) => return PubAck::read(&answer),
+                    Ok(answer) => return PubAck::read(&answer?),
                     Err(_elapsed) => {}
                 },
                 Err(_elapsed) => break,

@@ -47,7 +47,8 @@ impl Post {
         let inbox = Inbox::of_exporter(&core.root, &core.name, Incarnation(random()));
         let conn = core.bulk.clone();
         let answers = conn.subscribe(inbox.wildcard()).await?;
-        conn.confirm(inbox.token(random())).await?;
+        let wildcard = inbox.wildcard();
+        conn.confirm(inbox.token(random()), core.name.as_str(), &[&wildcard]).await?;
         let post = Self { conn, inbox, waiting: Waiting::default() };
         let (reading, stop) = (post.clone(), core.stop.clone());
         core.tasks.spawn(async move {
