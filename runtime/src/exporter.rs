@@ -185,7 +185,8 @@ impl Exporter {
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
-        if !core.control().vouches() && !(is_private && core.control().is_authenticated()) {
+        let private = is_private && core.control().is_authenticated();
+        if !core.control().vouches() && !private {
             tracing::warn!(
                 "the broker does not know its users apart: a client is who it says it is"
             );
