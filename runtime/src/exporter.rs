@@ -185,8 +185,8 @@ impl Exporter {
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
-        let private = is_private && core.control().is_authenticated();
-        if !core.control().vouches() && !private {
+        let is_among_us = is_private && core.control().is_authenticated();
+        if !core.control().vouches() && !is_among_us {
             tracing::warn!(
                 "the broker does not know its users apart: a client is who it says it is"
             );

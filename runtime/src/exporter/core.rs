@@ -56,7 +56,7 @@ pub(crate) struct Core {
 }
 
 /// A flood of forgeries must not fill the log: it tells of so many …
-const DROPS_TOLD_MAX: u32 = 20;
+const DROPS_TOLD_MAX: u32 = 50;
 /// … in this time. Their number is in each line.
 const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
