@@ -5,8 +5,11 @@ use runtime::{Context, Items, Resource, ResourceWriter};
 
 use crate::{StorageProgress, Written};
 
-pub(crate) mod fake;
-pub(crate) mod targets;
+mod fake;
+mod targets;
+
+pub use fake::{FakeFlasher, FakeFlasherConfig};
+pub use targets::{TargetFlasher, TargetFlasherConfig};
 
 /// Writes images to the targets of a device, and reads them back.
 #[interface]

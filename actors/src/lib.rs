@@ -53,17 +53,14 @@ pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
 };
 pub use flasher::{
-    Flasher, FlasherBlocking, FlasherClient, FlasherInterface,
-    fake::{FakeFlasher, FakeFlasherConfig},
-    targets::{TargetFlasher, TargetFlasherConfig},
+    FakeFlasher, FakeFlasherConfig, Flasher, FlasherBlocking, FlasherClient, FlasherInterface,
+    TargetFlasher, TargetFlasherConfig,
 };
 pub use kinds::kinds;
 pub use mux::{
-    StorageMux, StorageMuxBlocking, StorageMuxClient, StorageMuxInterface,
-    command::{CommandStorageMux, CommandStorageMuxConfig},
-    fake::{
-        FakeStorageMux, FakeStorageMuxBlocking, FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide,
-    },
+    CommandStorageMux, CommandStorageMuxConfig, FakeStorageMux, FakeStorageMuxBlocking,
+    FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide, StorageMux, StorageMuxBlocking,
+    StorageMuxClient, StorageMuxInterface,
 };
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,

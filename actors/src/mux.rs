@@ -5,8 +5,13 @@ use runtime::{Context, Items, Resource, ResourceWriter};
 
 use crate::{StorageProgress, Written};
 
-pub(crate) mod command;
-pub(crate) mod fake;
+mod command;
+mod fake;
+
+pub use command::{CommandStorageMux, CommandStorageMuxConfig};
+pub use fake::{
+    FakeStorageMux, FakeStorageMuxBlocking, FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide,
+};
 
 /// Switches a medium between the host and the device under test.
 #[interface]
