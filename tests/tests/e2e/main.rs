@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod example;
 mod forgery;
+mod garbage;
 mod logs;
 mod open_calls;
 mod outage;
