@@ -25,7 +25,7 @@ use super::{
     usage::Ended,
 };
 use crate::{
-    bus::{Bus, Conn, random},
+    bus::{Bus, Conn, Incoming, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -51,7 +51,14 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
     pub(crate) events: Events,
+    /// Since when dropped messages are counted for the log, and how many it has.
+    told_of_drops: Mutex<(Instant, u32)>,
 }
+
+/// A flood of forgeries must not fill the log: it tells of so many …
+const DROPS_TOLD_MAX: u32 = 50;
+/// … in this time. Their number is in each line.
+const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
 /// What the service API reports.
 #[derive(Debug, Default)]
@@ -112,6 +119,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })
     }
@@ -158,6 +166,20 @@ impl Core {
     /// inbox, which is ours, too.
     pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
+    }
+
+    /// Drops a message that is not what it seems to be, and says so: somebody may be trying.
+    pub(crate) fn drop_message(&self, message: &Incoming, why: &'static str) {
+        let dropped = self.stats.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut told = self.told_of_drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.elapsed() > DROPS_TOLD_PER {
+            *told = (Instant::now(), 0);
+        }
+        told.1 += 1;
+        if told.1 <= DROPS_TOLD_MAX {
+            let (subject, reply) = (message.subject(), message.reply().unwrap_or_default());
+            tracing::warn!(subject, reply, why, dropped, "dropped a message unread");
+        }
     }
 
     /// Remembers how a call ended and answers it, unless nobody waits any more.
