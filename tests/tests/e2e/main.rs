@@ -4,9 +4,11 @@
 mod calls;
 mod events;
 mod example;
+mod flash;
 mod forgery;
 mod garbage;
 mod lend;
+mod lend_url;
 mod logs;
 mod open_calls;
 mod outage;
