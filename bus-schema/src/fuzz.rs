@@ -11,7 +11,7 @@ use crate::{
     TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromClient, FromExporter, Inbox},
+    subject::{FromClient, FromExporter, Inbox, Spoken},
 };
 
 /// One decoder.
@@ -72,7 +72,7 @@ pub fn subjects(bytes: &[u8]) {
         let written = subject.under(&root);
         assert_eq!(FromExporter::read(&root, &written), Ok(subject));
     }
-    let _ = FromClient::speaker(&root, text);
+    let _ = Spoken::speaker(&root, text);
     let client: ClientName = "alice".parse().expect("a name");
     let inbox = Inbox::of_client(&root, &client, Session(1));
     let _ = (inbox.read(text), Inbox::belongs_to(text, &root, &client));

@@ -12,7 +12,7 @@ use std::{
 
 use async_nats::{ConnectOptions, HeaderMap, StatusCode, connection::State};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::streams::{check_streams, make_streams};
@@ -65,6 +65,22 @@ pub enum BusError {
     Unfit(String),
 }
 
+/// A subject in the form that it is sent in: cheap to clone, and not copied on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject(async_nats::Subject);
+
+impl Subject {
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl<T: Into<String>> From<T> for Subject {
+    fn from(text: T) -> Self {
+        Self(async_nats::Subject::from(text.into()))
+    }
+}
+
 /// A message as it came in.
 #[derive(Debug)]
 pub(crate) struct Incoming(async_nats::Message);
@@ -78,12 +94,18 @@ impl Incoming {
         self.0.reply.as_ref().map(|reply| reply.as_str())
     }
 
+    /// Where its answer goes, to be kept; the message has it no more.
+    pub(crate) fn take_reply(&mut self) -> Option<Subject> {
+        self.0.reply.take().map(Subject)
+    }
+
     pub(crate) fn payload(&self) -> &Bytes {
         &self.0.payload
     }
 
-    pub(crate) fn into_payload(self) -> Bytes {
-        self.0.payload
+    /// Its body; the message has it no more.
+    pub(crate) fn take_payload(&mut self) -> Bytes {
+        std::mem::take(&mut self.0.payload)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -115,6 +137,11 @@ impl Subscription {
     pub(crate) async fn next(&mut self) -> Option<Incoming> {
         self.0.next().await.map(Incoming)
     }
+
+    /// The next message, if one is here.
+    pub(crate) fn ready(&mut self) -> Option<Incoming> {
+        self.0.next().now_or_never().flatten().map(Incoming)
+    }
 }
 
 impl Conn {
@@ -129,7 +156,7 @@ impl Conn {
 
     /// Largest message the broker takes, headers included.
     pub(crate) fn max_payload(&self) -> usize {
-        self.nats.server_info().max_payload
+        self.nats.max_payload()
     }
 
     /// Whether the broker asked for a proof of identity. If not, the client's name in a subject
@@ -168,26 +195,31 @@ impl Conn {
     }
 
     /// Publishes once there is a connection. Cancel safe: what was not handed over is not sent.
-    pub(crate) async fn publish(&self, subject: String, payload: Bytes) -> Result<(), BusError> {
+    pub(crate) async fn publish(
+        &self,
+        subject: impl Into<Subject>,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
         self.connected().await;
-        self.nats.publish(subject, payload).await.map_err(|_| BusError::Closed)
+        self.nats.publish(subject.into().0, payload).await.map_err(|_| BusError::Closed)
     }
 
     /// Publishes a request once there is a connection. Cancel safe, as [`publish`](Self::publish).
     pub(crate) async fn request(
         &self,
-        subject: String,
-        reply: String,
+        subject: impl Into<Subject>,
+        reply: impl Into<Subject>,
         payload: Bytes,
     ) -> Result<(), BusError> {
         self.connected().await;
-        self.nats.publish_with_reply(subject, reply, payload).await.map_err(|_| BusError::Closed)
+        let sent = self.nats.publish_with_reply(subject.into().0, reply.into().0, payload);
+        sent.await.map_err(|_| BusError::Closed)
     }
 
     /// Publishes with headers, for JetStream and for the service API's errors.
     pub(crate) async fn publish_with(
         &self,
-        subject: String,
+        subject: impl Into<Subject>,
         reply: Option<String>,
         headers: &[(&'static str, &str)],
         payload: Bytes,
@@ -197,6 +229,7 @@ impl Conn {
         for (name, value) in headers {
             map.insert(*name, one_line(value).as_str());
         }
+        let subject = subject.into().0;
         let sent = match reply {
             Some(reply) => {
                 self.nats.publish_with_reply_and_headers(subject, reply, map, payload).await

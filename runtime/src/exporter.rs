@@ -5,6 +5,7 @@ mod context;
 mod core;
 mod desk;
 mod driver_actor;
+mod flag;
 mod gate;
 mod ledger;
 mod operation;

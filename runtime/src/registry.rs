@@ -245,7 +245,7 @@ pub(crate) async fn read_all(
         let mut answers = inner.jetstream_box(BATCH + 1);
         let body = serde_json::json!({ "seq": from, "next_by_subj": subject, "batch": BATCH });
         let get = Streams::direct_get_many(stream);
-        inner.control().request(get, answers.subject.clone(), body.to_string().into()).await?;
+        inner.control().request(get, answers.subject(), body.to_string().into()).await?;
         let mut pending = 0_u64;
         loop {
             let answer =

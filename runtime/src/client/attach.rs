@@ -132,7 +132,7 @@ impl Client {
 async fn request(inner: &Arc<Inner>, subject: &str) -> Result<PostBox, CallError> {
     let answers = inner.jetstream_box(1);
     let get = Streams::direct_get(&Streams::of(&inner.root).out, subject);
-    inner.control().request(get, answers.subject.clone(), Bytes::new()).await?;
+    inner.control().request(get, answers.subject(), Bytes::new()).await?;
     Ok(answers)
 }
 

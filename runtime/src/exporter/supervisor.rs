@@ -11,13 +11,14 @@ use bus_schema::{ClientName, DriverId, Fault, Serve};
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::{Context, Operation},
+    context::{Context, Held, Operation},
     core::Core,
     driver_actor::{DriverActor, DriverArgs},
+    flag::Flag,
     slot::{Slot, State, Tenant},
+    turn::What,
 };
 
 /// A driver that crashes this often …
@@ -114,12 +115,12 @@ impl SupervisorState {
         driver: Arc<dyn Serve>,
     ) {
         let interfaces = driver.interfaces().into();
-        let gone = CancellationToken::new();
+        let gone = Flag::default();
         let args = DriverArgs { driver: driver.clone(), gone: gone.clone() };
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
                 self.tenants.insert(actor.get_id(), slot.clone());
-                slot.set(State::Up(Tenant { actor, driver, gone, interfaces }));
+                slot.set(State::Up(Arc::new(Tenant { actor, driver, gone, interfaces })));
             }
             Err(error) => self.try_again(myself, slot, error.to_string(), Crash::Start),
         }
@@ -175,18 +176,17 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
     let operation = Arc::new(Operation {
         caller: itself,
         id: None,
-        what: "safe".into(),
-        cancel: CancellationToken::new(),
+        what: What::Word("safe"),
+        cancel: Flag::default(),
         turn: slot.turn.clone(),
-        held: Default::default(),
+        held: Held::default(),
     });
     let Some(serving) = driver.clone().safe(Context::from(operation.clone()).raw()) else {
         return true;
     };
     let made_safe = timeout(SAFE_WITHIN, async {
-        let turn = slot.turn.ticket("safe").turn().await;
-        *operation.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Some(Arc::new(turn));
+        let turn = slot.turn.ticket(What::Word("safe")).turn().await;
+        operation.held.put(turn);
         std::panic::AssertUnwindSafe(serving).catch_unwind().await
     });
     let problem = match made_safe.await {
