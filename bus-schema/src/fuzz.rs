@@ -6,9 +6,9 @@ use std::str::from_utf8;
 use bytes::Bytes;
 
 use crate::{
-    Address, Args, CallId, ClientName, DriverId, Field, Incarnation, Interface, InterfaceDigest,
-    Kind, Method, MethodName, Path, Presence, Root, Selector, Session, StreamId, Target,
-    TreeRecord, Type, Value, Variant,
+    Address, Args, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
+    InterfaceDigest, Kind, LogLines, Method, MethodName, Path, Presence, Root, Selector, Session,
+    StreamId, Target, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox, Spoken},
@@ -34,6 +34,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
+    ("event", message::<Event>),
+    ("log", message::<LogLines>),
     ("subjects", subjects),
     ("addresses", addresses),
     ("ids", ids),

@@ -17,11 +17,13 @@
 
 mod address;
 pub mod codec;
+mod event;
 mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
 pub mod limits;
+mod log;
 pub mod message;
 mod name;
 pub mod permission;
@@ -33,8 +35,10 @@ mod value;
 
 pub use address::{Address, AddressError, Path, Selector, SelectorError, Target};
 pub use bus_macros::{Describe, driver, interface};
+pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
 pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
+pub use log::{Level, LogLine, LogLines, LogSource};
 pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use serve::{

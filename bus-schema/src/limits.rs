@@ -82,3 +82,16 @@ pub const PRESENCE_TTL: Duration = Duration::from_secs(15);
 pub const CLAIM_PING: Duration = Duration::from_secs(2);
 /// Drivers in one exporter's tree.
 pub const DRIVERS_MAX: usize = 65_536;
+
+/// Events that wait at an exporter for their way out: a burst of refusals, or a broker that is
+/// away. Later ones are dropped and counted.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+/// Lines of logs that wait at an exporter; later ones are dropped and counted. With full lines
+/// that is 8 MiB.
+pub const LOG_LINES_WAITING_MAX: usize = 4096;
+/// Longest line of a log; a longer one is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 2048;
+/// Lines of one message of a log: with full lines it fits the smallest `max_payload`.
+pub const LOG_LINES_MAX: usize = 32;
+/// A line of a log waits at most this long for others to go with.
+pub const LOG_DELAY: Duration = Duration::from_millis(200);

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{
-    FaultKind, Interface, Presence, RefusalCode, TreeRecord, codec,
+    Event, EventKind, FaultKind, Interface, LogLines, Presence, RefusalCode, TreeRecord, codec,
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
@@ -56,7 +56,10 @@ trait Shown {
 
 impl Shown for Duration {
     fn shown(self) -> String {
-        format!("{}s", self.as_secs())
+        match self.subsec_millis() {
+            0 => format!("{}s", self.as_secs()),
+            _ => format!("{}ms", self.as_millis()),
+        }
     }
 }
 
@@ -78,6 +81,7 @@ fn it_has_every_limit_with_its_value() {
         CHUNK_BYTES_MAX OVERHEAD_BYTES_MAX CREDIT_BYTES_MAX WINDOW_BYTES_MIN WINDOW_BYTES_MAX
         STREAMS_MAX ITEM_BYTES_MAX ALIVE_BUSY ALIVE_IDLE SILENCE_MAX OUTAGE_MAX RECORD_BYTES_MAX RECORD_WAIT
         PRESENCE_EVERY PRESENCE_TTL CLAIM_PING DRIVERS_MAX
+        EVENTS_WAITING_MAX LOG_LINES_WAITING_MAX LOG_LINE_BYTES_MAX LOG_LINES_MAX LOG_DELAY
     );
     let mut missing = String::new();
     for (name, value) in &rows {
@@ -97,12 +101,17 @@ fn it_has_every_kind_word_and_verb() {
         (Presence::KIND, Presence::NAME),
         (TreeRecord::KIND, TreeRecord::NAME),
         (Interface::KIND, Interface::NAME),
+        (Event::KIND, Event::NAME),
+        (LogLines::KIND, LogLines::NAME),
     ];
     for (kind, name) in KINDS.iter().chain(&records) {
         assert!(DOCUMENT.contains(&format!("| {kind:02x} | {name} |")), "{name}");
     }
     for code in RefusalCode::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{code}` |")), "{code}");
+    }
+    for kind in EventKind::KNOWN {
+        assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");
     }
     for kind in FaultKind::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");

@@ -6,9 +6,9 @@
 mod typed;
 
 use bus_schema::{
-    CallId, DriverId, DriverRecord, Fault, FaultKind, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, Method, Presence, Refusal, RefusalCode, Session, State, StreamId,
-    TreeRecord, Type, Value,
+    CallId, DriverId, DriverRecord, Event, EventKind, Fault, FaultKind, Field, Incarnation,
+    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Presence, Refusal,
+    RefusalCode, Session, State, StreamId, TreeRecord, Type, Value,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
@@ -271,7 +271,7 @@ proptest! {
         }
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
-        survives(&Told { incarnation, calls })?;
+        survives(&Told { incarnation, uptime_ms, calls })?;
         survives(&Ping {})?;
         survives(&Pong { incarnation, host, uptime_ms })?;
     }
@@ -302,6 +302,26 @@ proptest! {
         let (tree, parts, drivers) = tree;
         survives(&TreeRecord { tree, parts, drivers })?;
         survives(&interface)?;
+    }
+
+    #[test]
+    fn what_is_told_survives(
+        kind in select(EventKind::KNOWN),
+        incarnation in incarnation(),
+        numbers: [u64; 2],
+        path in text(),
+        client in of("[a-z0-9][a-z0-9_-]{0,63}"),
+        epoch in of(any::<u64>()),
+        said in vec((any::<u64>(), select(Level::ALL), text()), 0..3),
+    ) {
+        let ([at_ms, number], reason) = (numbers, path.clone());
+        let client = client.map(|client| client.parse().unwrap());
+        let event =
+            Event { kind, at_ms, incarnation, number, path: path.clone(), client, epoch, reason };
+        survives(&event)?;
+        let line = |(at_ms, level, text)| LogLine { at_ms, level, text };
+        let lines = said.into_iter().map(line).collect();
+        survives(&LogLines { incarnation, first: number, path, lines })?;
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands, one file each. A new one is a `mod` and a line in the list below.
 
+mod admin;
 mod bench;
 mod call;
 mod check;
@@ -11,11 +12,14 @@ mod describe;
 mod dev;
 mod doctor;
 mod drivers;
+mod events;
 mod exit_codes;
 mod forward;
 mod list;
+mod logs;
 mod serve;
 mod stream;
+mod whoami;
 
 use crate::{advice::CliError, session::Session};
 
@@ -61,9 +65,11 @@ commands! {
     stream Stream Client,
     connect Connect Client,
     console Console Client,
-    forward Forward Client,
+    forward Forward Worker,
     list List Client,
     describe Describe Client,
+    events Events Client,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,
@@ -71,6 +77,8 @@ commands! {
     demo Demo Demo,
     bench Bench Worker,
     doctor Doctor Client,
+    admin Admin Client,
+    whoami Whoami Client,
     completions Completions Client,
     exit_codes ExitCodes Client,
 }

@@ -26,11 +26,11 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
-mod listener;
 mod output;
 mod program;
 mod request;
 mod session;
 mod table;
+mod told;
 
 pub use program::Cli;

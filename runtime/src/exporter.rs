@@ -5,9 +5,11 @@ mod context;
 mod core;
 mod desk;
 mod driver_actor;
+mod events;
 mod flag;
 mod gate;
 mod ledger;
+mod logs;
 mod operation;
 mod outbox;
 mod presence;
@@ -21,7 +23,7 @@ mod turn;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use bus_schema::{DriverId, ExporterName, Incarnation, Root};
+use bus_schema::{DriverId, EventKind, ExporterName, Incarnation, Root};
 use futures_util::{StreamExt as _, stream};
 use ractor::{Actor as _, ActorRef};
 use tokio::{
@@ -30,16 +32,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::operation::collect;
 pub use self::{context::Context, turn::TurnGuard};
 use self::{
     core::Core,
+    events::Happened,
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
+pub(crate) use self::{events::since_1970_ms, operation::collect};
 use crate::{
-    Settings,
+    LogTap, Settings,
     bus::{Bus, BusError, random},
     node::Node,
 };
@@ -61,12 +64,21 @@ pub struct ExporterConfig {
     /// Where it keeps what must outlast it. Without one it cannot know whether its last run ended
     /// well.
     pub state_dir: Option<PathBuf>,
+    /// Where its log and those of its drivers are taken from. Without one they are not on the bus.
+    pub log: Option<LogTap>,
 }
 
 impl ExporterConfig {
     /// A tree under a name.
     pub fn new(name: ExporterName, node: Node) -> Self {
-        Self { name, root: Root::default(), labels: BTreeMap::new(), node, state_dir: None }
+        Self {
+            name,
+            root: Root::default(),
+            labels: BTreeMap::new(),
+            node,
+            state_dir: None,
+            log: None,
+        }
     }
 }
 
@@ -158,7 +170,7 @@ impl Exporter {
     ///
     /// [`ExporterError`]; nothing is left running then.
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
-        let ExporterConfig { name, root, labels, node, state_dir } = config;
+        let ExporterConfig { name, root, labels, node, state_dir, log } = config;
         let tree = Tree::of(&name, &labels, node)?;
         let marker = state_dir.map(mark).transpose()?;
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
@@ -172,6 +184,9 @@ impl Exporter {
                 "the broker asks for no proof of identity: a client is who it says it is"
             );
         }
+        if let Some(tap) = log {
+            core.tasks.spawn(logs::post(core.clone(), tap));
+        }
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
         let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
@@ -183,6 +198,8 @@ impl Exporter {
         core.tasks.spawn(service::serve(core.clone()));
         core.tasks.spawn(sweep(core.clone()));
         core.tasks.spawn(outbox::post(core.clone()));
+        core.tasks.spawn(events::post(core.clone()));
+        core.events.tell(Happened::now(EventKind::ExporterUp).because(&core.host));
         tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
         let marker = marker.map(|marker| marker.path);
         Ok(Self { core, supervisor, supervising, presenter, marker, _stop_on_drop: stop_on_drop })
@@ -208,6 +225,7 @@ impl Exporter {
         let core = &self.core;
         core.ledger().close();
         core.draining.cancel();
+        core.events.tell(Happened::now(EventKind::ExporterDraining));
         self.presenter.draining(core).await;
         core.switchboard.reset_all(
             bus_schema::message::ResetCode::ShuttingDown,
@@ -218,6 +236,7 @@ impl Exporter {
         self.supervisor.stop(None);
         let _ = timeout(grace, self.supervising).await;
         self.presenter.left(core).await;
+        core.events.tell(Happened::now(EventKind::ExporterLeft));
         core.stop.cancel();
         core.tasks.close();
         let _ = timeout(grace, core.tasks.wait()).await;
@@ -262,7 +281,7 @@ async fn move_in(core: &Arc<Core>, supervisor: &ActorRef<SupervisorMsg>, unclean
         .for_each_concurrent(AT_ONCE, |slot| async move {
             let made = make(slot).await;
             if let (true, Ok(driver)) = (unclean, &made) {
-                make_safe(slot, driver).await;
+                make_safe(core, slot, driver).await;
             }
             let message = |done| SupervisorMsg::Made(slot.clone(), made, Some(done));
             let _ = supervisor.call(message, None).await; // the supervisor outlives the start
@@ -339,7 +358,7 @@ async fn make_all_safe(core: &Arc<Core>) -> Vec<String> {
     stream::iter(core.slots.values())
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?;
-            (!make_safe(slot, &tenant.driver).await).then(|| slot.address.to_string())
+            (!make_safe(core, slot, &tenant.driver).await).then(|| slot.address.to_string())
         })
         .buffer_unordered(AT_ONCE)
         .filter_map(|unsafe_one| async { unsafe_one })

@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+mod authority;
 pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
@@ -19,29 +20,37 @@ mod client;
 mod config;
 mod exporter;
 mod local;
+mod log;
 mod node;
 mod registry;
 mod settings;
+mod stored;
 mod stream;
+mod tail;
 
+pub use authority::{
+    Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
+    NewUser, Pushed, User,
+};
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::BusError;
-pub use bus::floor;
+pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
 pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
 pub use local::{Served, serve};
+pub use log::LogTap;
 pub use node::{Factory, Node, Role};
 pub use registry::{Change, Found, Registry, Watch, Why};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };
 pub use stream::{ByteStream, ItemError, Items, StreamError};
+pub use tail::{Numbered, Said, Since, Tail};
 
 /// The name of this host, for records that people read.
 pub(crate) fn host_name() -> String {

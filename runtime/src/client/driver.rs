@@ -5,7 +5,7 @@ use std::{fmt, pin::pin, time::Duration};
 use bus_schema::{
     Address, DriverId, ExporterName, Invoke, MethodName, Outgoing,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
-    message::{Call, Form, Outcome, Reply},
+    message::{Call, Form, Outcome, Reply, Unknown},
     subject::{DriverVerb, Spoken, SpokenTo},
 };
 use bytes::Bytes;
@@ -203,18 +203,24 @@ impl DriverRef {
         guard.sent(answers.letters(), began, until);
         // Whether every attempt so far went to nobody, so that nothing can have acted.
         let mut unheard = true;
-        for attempt in 0.. {
+        let mut sent = false;
+        let mut attempt = 0;
+        // The first attempt that an exporter may have heard.
+        let mut first = None;
+        loop {
             // The message tells its age, so it is not made until it can go.
-            by(until, inner.control().connected()).await.ok_or_else(|| late(attempt > 0))?;
-            let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
+            by(until, inner.control().connected()).await.ok_or_else(|| late(sent))?;
+            let now = Instant::now();
+            let first_sent = *first.get_or_insert(now);
             let message = make(Timing {
                 attempt,
-                age_ms: ms(age),
-                deadline_ms: ms(limit.saturating_sub(age)),
+                age_ms: if attempt == 0 { 0 } else { ms(now - first_sent) },
+                deadline_ms: ms(limit.saturating_sub(now - began)),
                 done_below: guard.done_below(),
             });
             let sending = inner.control().request(subject.clone(), answers.subject(), message);
-            by(until, sending).await.ok_or_else(|| late(attempt > 0))??;
+            by(until, sending).await.ok_or_else(|| late(sent))??;
+            sent = true;
             match answers.letter().await {
                 Letter::Answer(answer) if answer.is_no_responders() => {
                     // Refused at once; but after an outage the exporter may be a moment later.
@@ -227,16 +233,27 @@ impl DriverRef {
                         return Err(CallError::Lost { address: self.shown(), why });
                     }
                     Box::pin(tokio::time::sleep(NOT_YET)).await;
+                    if unheard {
+                        first = None; // the next attempt is the first, then
+                        continue;
+                    }
                 }
                 Letter::Answer(answer) => return Ok(answer),
-                Letter::News(News::Unseen) => unheard = false,
+                // Its memory begins after the call was sent, so an earlier run may have executed
+                // it. The exporter would say the same, but only if a repeat that is long on its
+                // way is not taken for a younger one.
+                Letter::News(News::Unseen(started)) if started > first_sent => {
+                    let why = Unknown::Forgotten;
+                    return Err(CallError::OutcomeUnknown { address: self.shown(), why });
+                }
+                Letter::News(News::Unseen(_)) => unheard = false,
                 Letter::News(News::Lost(why)) => {
                     return Err(CallError::Lost { address: self.shown(), why });
                 }
-                Letter::News(News::Late) => break,
+                Letter::News(News::Late) => return Err(late(true)),
             }
+            attempt += 1;
         }
-        Err(late(true))
     }
 
     async fn result(&self, outcome: Outcome, limit: Duration) -> Result<Bytes, CallError> {

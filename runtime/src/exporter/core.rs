@@ -15,7 +15,8 @@ use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    answer::Answer, ledger::Ledger, outbox::Outbox, recorder::Acks, request::Request, slot::Slot,
+    answer::Answer, events::Events, ledger::Ledger, outbox::Outbox, recorder::Acks,
+    request::Request, slot::Slot,
 };
 use crate::{
     bus::{Bus, BusError, Conn, Subject, random},
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    pub(crate) events: Events,
 }
 
 /// What the service API reports.
@@ -93,6 +95,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            events: Events::default(),
         })
     }
 
@@ -102,6 +105,16 @@ impl Core {
 
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The place at a path.
+    pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
+        self.slots.values().find(|slot| slot.path.to_string() == path)
+    }
+
+    /// The same, as messages say it.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The ledger. Held for a look-up, never over an await.

@@ -103,7 +103,7 @@ async fn answer(
             Some(codec::encode(&Pong {
                 incarnation: core.incarnation,
                 host: core.host.clone(),
-                uptime_ms: u64::try_from(core.uptime().as_millis()).unwrap_or(u64::MAX),
+                uptime_ms: core.uptime_ms(),
             }))
         }
         ExporterVerb::Ask => {
@@ -139,5 +139,5 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
             }
         }
     }
-    codec::encode(&Told { incarnation: core.incarnation, calls })
+    codec::encode(&Told { incarnation: core.incarnation, uptime_ms: core.uptime_ms(), calls })
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use bus_schema::{DriverId, Interface, Kind, Method, Refusal, RefusalCode, Serve};
+use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 
 use super::{driver_actor::Panicked, flag::Flag, turn::Turn};
@@ -17,6 +17,7 @@ pub(crate) struct Slot {
     pub(crate) id: DriverId,
     /// The address, for logs and for those who wait for the turn.
     pub(crate) address: Box<str>,
+    pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
     state: RwLock<State>,
@@ -68,9 +69,15 @@ impl fmt::Debug for MethodRef {
 }
 
 impl Slot {
-    pub(crate) fn new(id: DriverId, address: Box<str>, factory: Factory, turn: Turn) -> Self {
+    pub(crate) fn new(
+        id: DriverId,
+        address: Box<str>,
+        path: Path,
+        factory: Factory,
+        turn: Turn,
+    ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, factory, turn, state: RwLock::new(state) }
+        Self { id, address, path, factory, turn, state: RwLock::new(state) }
     }
 
     pub(crate) fn set(&self, state: State) {

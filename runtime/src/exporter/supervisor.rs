@@ -7,15 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus_schema::{ClientName, DriverId, Fault, Serve};
+use bus_schema::{ClientName, DriverId, EventKind, Fault, Serve};
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
 
 use super::{
     context::{Context, Held, Operation},
     core::Core,
     driver_actor::{DriverActor, DriverArgs},
+    events::Happened,
     flag::Flag,
     slot::{Slot, State, Tenant},
     turn::What,
@@ -120,6 +122,9 @@ impl SupervisorState {
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
                 self.tenants.insert(actor.get_id(), slot.clone());
+                if self.crashes.contains_key(&slot.id) {
+                    self.tell(EventKind::DriverRestarted, &slot, "");
+                }
                 slot.set(State::Up(Arc::new(Tenant { actor, driver, gone, interfaces })));
             }
             Err(error) => self.try_again(myself, slot, error.to_string(), Crash::Start),
@@ -145,6 +150,11 @@ impl SupervisorState {
         let for_good = crash == Crash::Running && crashes.len() >= CRASHES_MAX;
         let pause = (BACKOFF_MIN * (1 << crashes.len().min(8))).min(BACKOFF_MAX);
         tracing::warn!(actor = %slot.address, why, for_good, "driver went down");
+        match (crash, for_good) {
+            (Crash::Running, true) => self.tell(EventKind::DriverFailed, &slot, &why),
+            (Crash::Running, false) => self.tell(EventKind::DriverCrashed, &slot, &why),
+            (Crash::Start, _) => {} // it may be looked for for days
+        }
         slot.set(State::Vacant { why, for_good });
         if for_good {
             return;
@@ -157,21 +167,29 @@ impl SupervisorState {
             }
             let made = make(&slot).await;
             if let (Crash::Running, Ok(driver)) = (crash, &made) {
-                make_safe(&slot, driver).await;
+                make_safe(&core, &slot, driver).await;
             }
             let _ = myself.send_message(SupervisorMsg::Made(slot, made, None)); // or it is gone
         });
     }
 }
 
+impl SupervisorState {
+    fn tell(&self, kind: EventKind, slot: &Slot, why: &str) {
+        self.core.events.tell(Happened::now(kind).at(slot.path.to_string()).because(why));
+    }
+}
+
 /// Makes a driver's value. A panic of its code is a fault like any other.
 pub(crate) async fn make(slot: &Slot) -> Result<Arc<dyn Serve>, Fault> {
-    let made = std::panic::AssertUnwindSafe(async { (slot.factory)().await }).catch_unwind().await;
+    let span = tracing::info_span!("make", actor = %slot.address);
+    let making = std::panic::AssertUnwindSafe(async { (slot.factory)().await });
+    let made = making.catch_unwind().instrument(span).await;
     made.unwrap_or_else(|_panic| Err(Fault::device("the driver panicked when it was made")))
 }
 
 /// Makes a device safe, within [`SAFE_WITHIN`] and under its turn. Says whether it is.
-pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
+pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
     let itself: ClientName = "exporter".parse().expect("a name");
     let operation = Arc::new(Operation {
         caller: itself,
@@ -188,7 +206,8 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
         let turn = slot.turn.ticket(What::Word("safe")).turn().await;
         operation.held.put(turn);
         std::panic::AssertUnwindSafe(serving).catch_unwind().await
-    });
+    })
+    .instrument(tracing::info_span!("make safe", actor = %slot.address));
     let problem = match made_safe.await {
         Ok(Ok(Ok(()))) => return true,
         Ok(Ok(Err(failure))) => failure.to_string(),
@@ -196,5 +215,7 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
         Err(_elapsed) => format!("it took more than {SAFE_WITHIN:?}"),
     };
     tracing::error!(actor = %slot.address, problem, "device is not safe");
+    let unsafe_now = Happened::now(EventKind::DriverUnsafe).at(slot.path.to_string());
+    core.events.tell(unsafe_now.because(problem));
     false
 }

@@ -54,7 +54,7 @@ impl Tree {
                 Some(shared) => turns.entry(shared.clone()).or_default().clone(),
                 None => Turn::default(),
             };
-            let slot = Slot::new(id, address.into(), factory.clone(), turn);
+            let slot = Slot::new(id, address.into(), path.clone(), factory.clone(), turn);
             slots.insert(path.clone(), Arc::new(slot));
         }
         let leaves = nodes.into_iter().map(|(path, node)| {

@@ -2,8 +2,10 @@
 //! harm it.
 
 mod calls;
+mod events;
 mod example;
 mod forgery;
+mod logs;
 mod open_calls;
 mod outage;
 mod record;
