@@ -6,6 +6,7 @@ use bus_schema::{Value, message::Form};
 use bytes::Bytes;
 use runtime::{ByteStream, CallError, DriverRef, blocking};
 
+pub(crate) mod expect;
 pub(crate) mod portforward;
 
 /// Connects a stream method of a driver to a tool: a port, a session, a page.

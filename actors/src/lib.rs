@@ -12,6 +12,7 @@
 //! | adapter                                           | what it connects a stream method to |
 //! |---------------------------------------------------|----------------|
 //! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
+//! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -29,6 +30,10 @@ mod shell;
 
 pub use adapter::{
     ClientAdapter, StreamMethod,
+    expect::{
+        BadPattern, Expect, ExpectAdapter, ExpectBlocking, ExpectError, Match, Pattern, Seen,
+        script::{ExpectScript, SCRIPT_HELP, ScriptError, ScriptFailure, StepDone, WhyFailed},
+    },
     portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble},
 };
 pub use composite::Composite;

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
-use actors::PortforwardError;
+use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError,
@@ -69,6 +69,11 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
+    #[error("{file}: {error}")]
+    Script { file: String, error: ScriptError },
+    /// What a script expected did not come.
+    #[error("{file}: {failure}")]
+    Expect { file: String, failure: Box<ScriptFailure> },
     #[error("cannot show a result: {0}")]
     Show(#[from] serde_json::Error),
     /// Whoever read stdout has left.
@@ -94,6 +99,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Expect { .. } => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -115,6 +121,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (17, "one or more of several calls failed; each says how"),
     (18, "`doctor` found something wrong"),
     (19, "a step of `demo` did not happen as it should"),
+    (20, "what a script expects at a console did not come; something may have been typed"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -162,6 +169,8 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
+        CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
+        CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),

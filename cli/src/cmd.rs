@@ -14,6 +14,7 @@ mod doctor;
 mod drivers;
 mod events;
 mod exit_codes;
+mod expect;
 mod forward;
 mod list;
 mod logs;
@@ -66,6 +67,7 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    expect Expect Client,
     list List Client,
     describe Describe Client,
     events Events Client,

@@ -26,6 +26,7 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
+mod metrics;
 mod output;
 mod program;
 mod request;

@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub(crate) struct Conn {
     nats: async_nats::Client,
+    /// Whether we proved who we are, and not only that we know a token that all share.
+    proved: bool,
 }
 
 impl fmt::Debug for Conn {
@@ -160,12 +162,16 @@ impl Subscription {
 
 impl Conn {
     /// Connects to the first of `servers` that lets us.
-    async fn connect(servers: &[String], options: ConnectOptions) -> Result<Self, BusError> {
+    async fn connect(
+        servers: &[String],
+        options: ConnectOptions,
+        proved: bool,
+    ) -> Result<Self, BusError> {
         let connecting = options.subscription_capacity(SUBSCRIPTION_CAPACITY).connect(servers);
         let nats = connecting
             .await
             .map_err(|source| BusError::Connect { server: servers.join(", "), source })?;
-        Ok(Self { nats })
+        Ok(Self { nats, proved })
     }
 
     /// Largest message the broker takes, headers included.
@@ -173,10 +179,15 @@ impl Conn {
         self.nats.max_payload()
     }
 
-    /// Whether the broker asked for a proof of identity. If not, the client's name in a subject
-    /// is what anybody says it is.
+    /// Whether the broker asked for a proof of something: strangers are kept out.
     pub(crate) fn is_authenticated(&self) -> bool {
         self.nats.server_info().auth_required
+    }
+
+    /// Whether the broker knows its users apart. If not, the client's name in a subject is what
+    /// anybody says it is. (A token is the same for all.)
+    pub(crate) fn vouches(&self) -> bool {
+        self.is_authenticated() && self.proved
     }
 
     /// The broker's version and whether it has JetStream.
@@ -192,6 +203,12 @@ impl Conn {
     /// Counts connections: it has moved if there was a reconnect in between.
     pub(crate) fn connects(&self) -> u64 {
         self.nats.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were read and written so far.
+    pub(crate) fn bytes(&self) -> [u64; 2] {
+        let counted = self.nats.statistics();
+        [&counted.in_bytes, &counted.out_bytes].map(|bytes| bytes.load(Ordering::Relaxed))
     }
 
     /// Waits until there is a connection. Cancel safe.
@@ -355,7 +372,8 @@ impl Bus {
 impl crate::Settings {
     /// Opens a connection that says `name` of itself.
     pub(crate) async fn connect(&self, name: &str) -> Result<Conn, BusError> {
-        Conn::connect(&self.servers, self.options()?.name(name)).await
+        let proved = !matches!(self.auth, crate::Auth::Token(_));
+        Conn::connect(&self.servers, self.options()?.name(name), proved).await
     }
 
     /// What the broker says of itself to whoever connects.

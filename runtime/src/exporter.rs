@@ -10,6 +10,7 @@ mod flag;
 mod gate;
 mod ledger;
 mod logs;
+mod metrics;
 mod operation;
 mod outbox;
 mod presence;
@@ -20,6 +21,7 @@ mod slot;
 mod supervisor;
 mod tree;
 mod turn;
+mod usage;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{context::Context, turn::TurnGuard};
+pub use self::{context::Context, metrics::Metrics, turn::TurnGuard};
 use self::{
     core::Core,
     events::Happened,
@@ -173,15 +175,16 @@ impl Exporter {
         let ExporterConfig { name, root, labels, node, state_dir, log } = config;
         let tree = Tree::of(&name, &labels, node)?;
         let marker = state_dir.map(mark).transpose()?;
+        let is_private = settings.is_loopback();
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
         let bulk = bus.bulk().await?.clone();
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
-        if !core.control().is_authenticated() {
+        if !(core.control().vouches() || is_private && core.control().is_authenticated()) {
             tracing::warn!(
-                "the broker asks for no proof of identity: a client is who it says it is"
+                "the broker does not know its users apart: a client is who it says it is"
             );
         }
         if let Some(tap) = log {
@@ -208,6 +211,11 @@ impl Exporter {
     /// Its name.
     pub fn name(&self) -> &ExporterName {
         &self.core.name
+    }
+
+    /// Its figures.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.core)
     }
 
     /// Resolves when the exporter has stopped by itself: another one has its name.

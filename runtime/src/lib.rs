@@ -41,7 +41,9 @@ pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, 
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
-pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
+pub use exporter::{
+    Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
+};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};

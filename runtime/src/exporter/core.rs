@@ -7,7 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, ExporterName, Incarnation, Root, StreamId, codec,
+    CallId, ClientName, DriverId, ExporterName, FaultKind, Incarnation, RefusalCode, Root,
+    StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -16,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer, events::Events, ledger::Ledger, outbox::Outbox, recorder::Acks,
-    request::Request, slot::Slot,
+    request::Request, slot::Slot, usage::Ended,
 };
 use crate::{
     bus::{Bus, BusError, Conn, Subject, random},
@@ -55,6 +56,25 @@ pub(crate) struct Stats {
     pub(crate) busy_ns: std::sync::atomic::AtomicU64,
     /// Messages dropped because their sender or form could not be trusted.
     pub(crate) dropped: std::sync::atomic::AtomicU64,
+    /// Lines of logs that were dropped.
+    pub(crate) lines_lost: std::sync::atomic::AtomicU64,
+    /// Faults and refusals, in the order of the known ones.
+    pub(crate) faults: [std::sync::atomic::AtomicU64; FaultKind::KNOWN.len()],
+    pub(crate) refusals: [std::sync::atomic::AtomicU64; RefusalCode::KNOWN.len()],
+}
+
+impl Stats {
+    /// Counts how an operation, or the wish for one, ended.
+    pub(crate) fn ended(&self, ended: Ended) {
+        let count = match ended {
+            Ended::Fault(kind) => self.faults.get(kind),
+            Ended::Refused(code) => self.refusals.get(code),
+            Ended::Well | Ended::Unknown => None,
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
 
 /// An answer on its way out.
@@ -107,6 +127,13 @@ impl Core {
         self.started.elapsed()
     }
 
+    /// All places, by address.
+    pub(crate) fn sorted_slots(&self) -> Vec<&Arc<Slot>> {
+        let mut slots: Vec<_> = self.slots.values().collect();
+        slots.sort_by(|a, b| a.address.cmp(&b.address));
+        slots
+    }
+
     /// The place at a path.
     pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
         self.slots.values().find(|slot| slot.path.to_string() == path)
@@ -123,11 +150,11 @@ impl Core {
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject
-    /// names, or nobody vouches for who asked. (On a broker without authentication nobody does,
-    /// and a plain `nats req` with its own inbox is welcome.)
+    /// names, or nobody vouches for who asked. (On a broker that does not know its users
+    /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
-            || (reply.starts_with("_INBOX.") && !self.control().is_authenticated())
+            || (reply.starts_with("_INBOX.") && !self.control().vouches())
     }
 
     /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own
@@ -157,7 +184,7 @@ impl Core {
         id: Option<CallId>,
         answer: Answer,
     ) -> Option<Letter> {
-        let Answer { mut message, error, large } = answer;
+        let Answer { mut message, error, large, .. } = answer;
         if let Some(body) = large {
             message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }

@@ -87,7 +87,9 @@ impl Gate {
         let (reply_to, client) = (envelope.reply_to.clone(), envelope.client.clone());
         if let Err((voice, refusal)) = self.let_in(envelope, payload) {
             self.core.stats.errors.fetch_add(1, Ordering::Relaxed);
-            self.answer(reply_to, &client, None, Answer::failed(voice, Failure::Refused(refusal)));
+            let answer = Answer::failed(voice, Failure::Refused(refusal));
+            self.core.stats.ended(answer.ended);
+            self.answer(reply_to, &client, None, answer);
         }
     }
 

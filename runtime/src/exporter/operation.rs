@@ -22,6 +22,7 @@ use super::{
     request::{Body, OpenAsked, Request},
     slot::{Slot, Tenant},
     turn::{Ticket, What},
+    usage::Ended,
 };
 use crate::stream::{AnyItems, ByteStream, DataLine, Flow, PipeDirection, PipeEnd, SILENCE};
 
@@ -71,9 +72,12 @@ impl Work {
             },
         };
         drop(operation); // and with it the turn, before the answer invites the next call
-        let Work { core, request, .. } = self;
+        let Work { core, slot, request, .. } = self;
         let now = std::time::Instant::now();
-        let busy = u64::try_from((now - request.received).as_nanos()).unwrap_or(u64::MAX);
+        let took = now - request.received;
+        slot.usage.count(&request.method, answer.ended, took);
+        core.stats.ended(answer.ended);
+        let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         core.stats.busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
         core.conclude(request, answer, now)
     }
@@ -234,7 +238,8 @@ impl Work {
             credit,
             item: (!is_stream).then(|| method.result.clone()),
         };
-        let answer = Answer { message: codec::encode(&opened), error: None, large: None };
+        let (message, ended) = (codec::encode(&opened), Ended::Well);
+        let answer = Answer { message, error: None, large: None, ended };
         core.ledger().opened(&request.receipt, &answer);
         let to = request.reply_to.clone();
         if let Some(letter) = core.letter(to, &request.caller, request.id, answer.clone()) {
@@ -245,8 +250,9 @@ impl Work {
             Some(Err(panic)) => Err(self.panicked(&panic).into()),
             None => self.attend(serving, &end).await,
         };
+        let ended = result.as_ref().map_or_else(Ended::from, |()| Ended::Well);
         finish(&end, is_stream, result);
-        Ok(answer)
+        Ok(Answer { ended, ..answer })
     }
 
     /// Starts the pump; when it has ended, so has the caller's interest.

@@ -3,13 +3,13 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
 };
 
 use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 
-use super::{driver_actor::Panicked, flag::Flag, turn::Turn};
+use super::{driver_actor::Panicked, flag::Flag, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -20,6 +20,9 @@ pub(crate) struct Slot {
     pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
+    pub(crate) usage: Usage,
+    /// How often its driver went down while it ran.
+    pub(crate) restarts: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -77,7 +80,16 @@ impl Slot {
         turn: Turn,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, path, factory, turn, state: RwLock::new(state) }
+        Self {
+            id,
+            address,
+            path,
+            factory,
+            turn,
+            usage: Usage::default(),
+            restarts: AtomicU64::new(0),
+            state: RwLock::new(state),
+        }
     }
 
     pub(crate) fn set(&self, state: State) {
