@@ -194,12 +194,12 @@ impl DriverRef {
         make: impl Fn(Timing) -> Bytes,
     ) -> Result<Incoming, CallError> {
         let inner = &self.client.0;
-        let mut answers = inner.post_box();
+        let mut answers = inner.post_box(&subject);
         let began = Instant::now();
         // The exporter keeps the deadline; its answer to that gets a moment to arrive.
         let until = began + limit + LAST_WORDS;
         let late = |sent| CallError::TimedOut { address: self.shown(), limit, sent };
-        by(until, inner.control().connected()).await.ok_or_else(|| late(false))?;
+        by(until, inner.control().reached()).await.ok_or_else(|| late(false))??;
         guard.sent(answers.letters(), began, until);
         // Whether every attempt so far went to nobody, so that nothing can have acted.
         let mut unheard = true;
@@ -209,7 +209,7 @@ impl DriverRef {
         let mut first = None;
         loop {
             // The message tells its age, so it is not made until it can go.
-            by(until, inner.control().connected()).await.ok_or_else(|| late(sent))?;
+            by(until, inner.control().reached()).await.ok_or_else(|| late(sent))??;
             let now = Instant::now();
             let first_sent = *first.get_or_insert(now);
             let message = make(Timing {
@@ -247,6 +247,18 @@ impl DriverRef {
                     return Err(CallError::OutcomeUnknown { address: self.shown(), why });
                 }
                 Letter::News(News::Unseen(_)) => unheard = false,
+                Letter::Denied(denial) if attempt == 0 => {
+                    return Err(CallError::from(answers.denied(denial)).about(self.shown()));
+                }
+                // It was allowed before, so an earlier attempt may have got through.
+                Letter::Denied(_) => {
+                    let why = "the broker does not allow it any more";
+                    return Err(CallError::Lost { address: self.shown(), why });
+                }
+                Letter::TurnedAway(_) => {
+                    let why = "the broker does not let this client in any more";
+                    return Err(CallError::Lost { address: self.shown(), why });
+                }
                 Letter::News(News::Lost(why)) => {
                     return Err(CallError::Lost { address: self.shown(), why });
                 }
