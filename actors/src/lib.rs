@@ -4,15 +4,19 @@
 //! |---------------------------------------------------|----------------|
 //! | [`Composite`]                                     | nothing: it holds other drivers |
 //! | [`FakePower`], [`ProcessPower`], [`CommandPower`] | the [`Power`] of a device |
-//! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
+//! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`SshNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
+//! | [`FileStorage`]                                   | a file or block device, as [`Storage`] |
+//! | [`TargetFlasher`], [`FakeFlasher`]                | named targets, as a [`Flasher`] |
+//! | [`CommandStorageMux`], [`FakeStorageMux`]         | a [`StorageMux`] |
 //!
 //! | adapter                                           | what it connects a stream method to |
 //! |---------------------------------------------------|----------------|
 //! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
 //! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
+//! | `SshAdapter` (feature `ssh`)                      | SSH: commands, files, ports |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -20,14 +24,22 @@
 mod adapter;
 mod composite;
 mod console;
+mod flasher;
 mod kinds;
+mod mux;
 mod network;
 mod power;
 mod process;
 mod qemu;
 mod serial;
 mod shell;
+mod storage;
 
+#[cfg(feature = "ssh")]
+pub use adapter::ssh::{
+    Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,
+    SshError, SshForward, Terminal,
+};
 pub use adapter::{
     ClientAdapter, StreamMethod,
     expect::{
@@ -40,10 +52,20 @@ pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
 };
+pub use flasher::{
+    FakeFlasher, FakeFlasherConfig, Flasher, FlasherBlocking, FlasherClient, FlasherInterface,
+    TargetFlasher, TargetFlasherConfig,
+};
 pub use kinds::kinds;
+pub use mux::{
+    CommandStorageMux, CommandStorageMuxConfig, FakeStorageMux, FakeStorageMuxBlocking,
+    FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide, StorageMux, StorageMuxBlocking,
+    StorageMuxClient, StorageMuxInterface,
+};
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
+    ssh::{SshNetwork, SshNetworkBlocking, SshNetworkClient, SshNetworkConfig},
     tcp::{TcpNetwork, TcpNetworkConfig},
     udp::{UdpNetwork, UdpNetworkBlocking, UdpNetworkClient, UdpNetworkConfig},
     unix::{UnixNetwork, UnixNetworkConfig},
@@ -69,4 +91,8 @@ pub use serial::{
 pub use shell::{
     Script, Scripts, ScriptsBlocking, ScriptsClient, ScriptsInterface, Shell, ShellConfig,
     ShellOutput,
+};
+pub use storage::{
+    Storage, StorageBlocking, StorageClient, StorageInterface, StorageProgress, Written,
+    file::FileStorage, medium::MediumConfig,
 };

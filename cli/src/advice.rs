@@ -4,11 +4,13 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
+#[cfg(feature = "ssh")]
+use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError,
-    ShutdownError, TurnedAway,
+    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LendError,
+    SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -19,6 +21,8 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -69,6 +73,13 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
+    #[cfg(feature = "ssh")]
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The command on the board ended like this.
+    #[cfg(feature = "ssh")]
+    #[error("the command on the board ended with {0}")]
+    Remote(u8),
     #[error("{file}: {error}")]
     Script { file: String, error: ScriptError },
     /// What a script expected did not come.
@@ -99,7 +110,12 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Lending(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
+            #[cfg(feature = "ssh")]
+            Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
+            #[cfg(feature = "ssh")]
+            Self::Ssh(_) | Self::Remote(_) => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -123,6 +139,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (19, "a step of `demo` did not happen as it should"),
     (20, "what a script expects at a console did not come; something may have been typed"),
     (21, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (25, "the host key of the board has changed, or is not known; nothing was sent to it"),
+    (26, "the board let nobody in by what was shown to it"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -134,6 +152,7 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
@@ -170,6 +189,10 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
+        #[cfg(feature = "ssh")]
+        CliError::Ssh(error) => return of_ssh(error),
+        #[cfg(feature = "ssh")]
+        CliError::Remote(code) => (*code, ""),
         CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
         CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
@@ -178,6 +201,15 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Interrupted(Signal::Terminate) => (143, ""),
     };
     (code, hint.into())
+}
+
+fn of_lending(error: &LendError) -> (u8, &'static str) {
+    match error {
+        LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
+        LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
+        LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
+    }
 }
 
 fn of_call(error: &CallError) -> Advice {
@@ -192,6 +224,7 @@ fn of_call(error: &CallError) -> Advice {
         }
         CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
         CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Lending(error) => of_lending(error),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
         CallError::NotAllowed { .. } => (21, NOT_ALLOWED),
@@ -254,6 +287,25 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
         RefusalCode::Other(_) => "the exporter is newer than this program",
     };
     hint.into()
+}
+
+#[cfg(feature = "ssh")]
+fn of_ssh(error: &SshError) -> Advice {
+    let (code, hint) = match error {
+        SshError::Open(error) => return of_call(error),
+        SshError::HostKeyChanged { .. } => {
+            (25, "if you know why, such as a new image, let it be known anew with --forget")
+        }
+        SshError::HostKeyUnknown { .. } => (25, "record it with --unknown-host pin"),
+        SshError::Local { .. } => (1, ""),
+        SshError::Key { .. } => (1, "name another one with --identity"),
+        SshError::Refused { .. } => (26, "see --login, --identity and --password-file"),
+        SshError::TimedOut { .. } => (11, "is its SSH server up? give it more time with --timeout"),
+        SshError::Denied(_) | SshError::Remote { .. } => (13, ""),
+        SshError::TooMuch(_) => (1, "write it to a file there, and get that"),
+        SshError::Session(_) => (14, "is the board still up?"),
+    };
+    (code, hint.into())
 }
 
 fn of_bus(error: &BusError) -> Advice {
@@ -321,6 +373,8 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
         (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        #[cfg(feature = "ssh")]
+        (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
             eprintln!("jmp-bus: {error}");

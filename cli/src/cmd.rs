@@ -15,10 +15,15 @@ mod drivers;
 mod events;
 mod exit_codes;
 mod expect;
+mod files;
+mod flash;
 mod forward;
 mod list;
 mod logs;
+mod put;
 mod serve;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 mod whoami;
 
@@ -48,13 +53,13 @@ macro_rules! commands {
         impl Command {
             pub(crate) fn role(&self) -> Role {
                 match self {
-                    $(Self::$name(_) => Role::$role,)*
+                    $($(#[$meta])* Self::$name(_) => Role::$role,)*
                 }
             }
 
             pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
                 match self {
-                    $(Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
+                    $($(#[$meta])* Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
                 }
             }
         }
@@ -67,7 +72,11 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    flash Flash Worker,
+    put Put Worker,
+    files Files Client,
     expect Expect Client,
+    #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,
     describe Describe Client,
     events Events Client,

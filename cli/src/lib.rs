@@ -26,11 +26,15 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
+mod lending;
 mod metrics;
 mod output;
 mod program;
+mod progress;
 mod request;
 mod session;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod table;
 mod told;
 

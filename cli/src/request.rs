@@ -1,16 +1,13 @@
 //! What is asked of a driver: which one, which method, with which words.
 
-use std::{
-    io::{self, Read as _},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use bus_schema::{Address, Target, Value, limits::PAYLOAD_BYTES_MAX};
+use bus_schema::{Address, Target, Value};
 use bytes::Bytes;
-use runtime::{CallError, Client, DriverRef, StreamError};
+use runtime::{CallError, Client, DriverRef, Found, StreamError};
 use tokio::time::timeout;
 
-use crate::advice::CliError;
+use crate::{advice::CliError, lending::plain};
 
 /// A driver that is used.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,6 +51,14 @@ impl Asked {
 
     /// The driver, if it is there: for what is opened again and again.
     pub(crate) async fn driver(&self, client: &Client) -> Result<DriverRef, CliError> {
+        Ok(self.found(client).await?.0)
+    }
+
+    /// [`driver`](Self::driver), and what the registry says of it.
+    pub(crate) async fn found(
+        &self,
+        client: &Client,
+    ) -> Result<(DriverRef, Option<Found>), CliError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let direct = match &self.target {
             Target::Id(_) => None,
@@ -65,14 +70,14 @@ impl Asked {
             }
         };
         let found = client.registry().resolve(&self.target).await?;
-        let driver = match (direct, found) {
+        let driver = match (direct, &found) {
             // A driver may have a UUID of its own.
             (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
-            (_, Some(found)) => client.driver_by_id(found.exporter, found.record.id),
+            (_, Some(found)) => client.driver_by_id(found.exporter.clone(), found.record.id),
             (Some(direct), None) if self.is_unheard_of(client).await => direct,
             _ => return Err(not_found(client, &self.target).await),
         };
-        Ok(self.in_time(driver))
+        Ok((self.in_time(driver), found))
     }
 
     /// Whether the registry has nothing of an exporter that answers: it is a hint and may lag.
@@ -91,7 +96,7 @@ impl Asked {
         }
     }
 
-    fn in_time(&self, driver: DriverRef) -> DriverRef {
+    pub(crate) fn in_time(&self, driver: DriverRef) -> DriverRef {
         match self.deadline {
             Some(deadline) => driver.with_deadline(deadline),
             None => driver,
@@ -133,36 +138,14 @@ async fn near(client: &Client, address: &Address) -> Option<String> {
     (!paths.is_empty()).then(|| format!("{} has: {}", address.exporter, paths.join(", ")))
 }
 
-/// The words of a call. `@file` is the contents of a file, `@-` those of stdin, `@@x` is `@x`.
+/// The words of an operation to which nothing is lent. `@file` is the contents of a file, `@-` those
+/// of stdin, `@@x` is `@x`.
 pub(crate) fn words(typed: &[String]) -> Result<Vec<Value>, CliError> {
-    let word = |word: &String| match word.strip_prefix('@') {
-        None => Ok(Value::Text(word.clone())),
-        Some(text) if text.starts_with('@') => Ok(Value::Text(text.to_owned())),
-        Some(file) => contents(file).map(Value::Bytes),
-    };
-    typed.iter().map(word).collect()
+    typed.iter().map(|word| plain(word)).collect()
 }
 
 /// Words as a MessagePack array, for what is opened.
 pub(crate) fn packed(words: &[Value]) -> Result<Bytes, CliError> {
     let packed = rmp_serde::to_vec_named(words);
     Ok(packed.map_err(|error| CallError::Unsendable(error.to_string()))?.into())
-}
-
-fn contents(file: &str) -> Result<Bytes, CliError> {
-    let mut bytes = Vec::new();
-    let limit = PAYLOAD_BYTES_MAX as u64;
-    let read = match file {
-        "-" => io::stdin().lock().take(limit + 1).read_to_end(&mut bytes),
-        file => std::fs::File::open(file)
-            .and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes)),
-    };
-    read.map_err(|source| CliError::io(format!("read {file}"), source))?;
-    if bytes.len() > PAYLOAD_BYTES_MAX {
-        let mib = PAYLOAD_BYTES_MAX >> 20;
-        return Err(CliError::Usage(format!(
-            "{file} is larger than {mib} MiB, the most of a call"
-        )));
-    }
-    Ok(bytes.into())
 }

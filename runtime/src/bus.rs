@@ -124,13 +124,17 @@ impl Incoming {
         self.0.reply.as_ref().map(|reply| reply.as_str())
     }
 
-    /// Where its answer goes, to be kept; the message has it no more.
-    pub(crate) fn take_reply(&mut self) -> Option<Subject> {
-        self.0.reply.take()
+    /// The same, to be kept.
+    pub(crate) fn reply_subject(&self) -> Option<&Subject> {
+        self.0.reply.as_ref()
     }
 
     pub(crate) fn payload(&self) -> &Bytes {
         &self.0.payload
+    }
+
+    pub(crate) fn into_payload(self) -> Bytes {
+        self.0.payload
     }
 
     /// Its body; the message has it no more.

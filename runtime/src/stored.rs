@@ -97,7 +97,8 @@ impl Stored {
         let get = Subject::from(Streams::direct_get_many(&self.stream));
         let mut answers = self.client.jetstream_box(BATCH + 1, &get);
         self.client.control().reached().await?;
-        let asked = self.client.control().request(get, answers.subject(), body.to_string().into());
+        let asked =
+            self.client.control().request(get, answers.subject.clone(), body.to_string().into());
         timeout(PATIENCE, asked).await.map_err(|_| self.unfit("the broker is away"))??;
         loop {
             let answer =

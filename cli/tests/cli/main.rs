@@ -12,4 +12,5 @@ mod local;
 mod look;
 mod pipes;
 mod serve;
+mod ssh;
 mod stream;

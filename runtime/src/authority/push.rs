@@ -153,7 +153,7 @@ async fn ask(conn: &Conn, subject: String, body: Bytes) -> Result<Bytes, Authori
         let why = "the broker has no resolver that can be told: see its authority.conf";
         return Err(BusError::Unfit(why.to_owned()).into());
     }
-    Ok(answer.payload().clone())
+    Ok(answer.into_payload())
 }
 
 /// Whether the resolver says that it has stored the JWT.

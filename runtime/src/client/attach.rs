@@ -135,7 +135,7 @@ impl Client {
 async fn request(inner: &Arc<Inner>, subject: &str) -> Result<PostBox, CallError> {
     let get = Subject::from(Streams::direct_get(&Streams::of(&inner.root).out, subject));
     let answers = inner.jetstream_box(1, &get);
-    inner.control().request(get, answers.subject(), Bytes::new()).await?;
+    inner.control().request(get, answers.subject.clone(), Bytes::new()).await?;
     Ok(answers)
 }
 

@@ -157,7 +157,7 @@ pub(crate) struct PostBox {
     mailroom: Mailroom,
     owner: ClientName,
     token: u64,
-    subject: Subject,
+    pub(crate) subject: Subject,
     letters: Arc<Letters>,
 }
 
@@ -182,11 +182,6 @@ impl PostBox {
     /// The next answer or news. Cancel safe.
     pub(crate) async fn letter(&mut self) -> Letter {
         self.letters.next().await
-    }
-
-    /// Where the answers go.
-    pub(crate) fn subject(&self) -> Subject {
-        self.subject.clone()
     }
 
     /// Where news of the call go.
@@ -272,7 +267,7 @@ impl Inner {
         let mut answers = self.post_box(&subject);
         let asked = async {
             self.control().reached().await?;
-            self.control().request(subject, answers.subject(), message).await?;
+            self.control().request(subject, answers.subject.clone(), message).await?;
             answers.next().await
         };
         let address = || exporter.to_string();

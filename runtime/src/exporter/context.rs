@@ -5,12 +5,17 @@ use std::{
     fmt,
     panic::resume_unwind,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bus_schema::{CallId, ClientName, Failure, RawContext};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    core::Core,
     flag::Flag,
     turn::{Turn, TurnGuard, What},
 };
@@ -27,8 +32,37 @@ pub(crate) struct Operation {
     pub(crate) what: What,
     pub(crate) cancel: Flag,
     pub(crate) turn: Turn,
+    /// For what is lent; none where nobody called.
+    pub(crate) core: Option<Arc<Core>>,
+    pub(crate) loans: Loans,
     /// The turn, while the operation holds it: an exclusive call does all the time.
     pub(crate) held: Held,
+}
+
+/// Ends what was lent to an operation when that ends. Few are lent anything, so the token is not
+/// made before it is asked for.
+#[derive(Default)]
+pub(crate) struct Loans {
+    token: OnceLock<CancellationToken>,
+    over: AtomicBool,
+}
+
+impl Loans {
+    /// The operation has ended.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+    }
+
+    fn token(&self, make: impl FnOnce() -> CancellationToken) -> &CancellationToken {
+        let token = self.token.get_or_init(make);
+        if self.over.load(Ordering::SeqCst) {
+            token.cancel();
+        }
+        token
+    }
 }
 
 /// The turn that an operation holds, if it does. Shared only once somebody asks for it.
@@ -98,6 +132,19 @@ impl Context {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         self.0.blocking(work).await
+    }
+}
+
+impl Context {
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
+        self.0.core.as_ref()
+    }
+
+    pub(crate) fn loans(&self) -> &CancellationToken {
+        let core = self.0.core.as_ref();
+        self.0
+            .loans
+            .token(|| core.map_or_else(CancellationToken::new, |core| core.stop.child_token()))
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     request::Request, slot::Slot, usage::Ended,
 };
 use crate::{
-    bus::{Bus, BusError, Conn, Subject, random},
+    bus::{Bus, BusError, Conn, Incoming, Subject, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -45,8 +45,17 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    /// Files that are lent to drivers.
+    pub(crate) files: crate::resource::Files,
     pub(crate) events: Events,
+    /// Since when dropped messages are counted for the log, and how many it has.
+    told_of_drops: Mutex<(Instant, u32)>,
 }
+
+/// A flood of forgeries must not fill the log: it tells of so many …
+const DROPS_TOLD_MAX: u32 = 50;
+/// … in this time. Their number is in each line.
+const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
 /// What the service API reports.
 #[derive(Debug, Default)]
@@ -115,6 +124,8 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            files: crate::resource::Files::default(),
+            told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })
     }
@@ -161,6 +172,20 @@ impl Core {
     /// inbox, which is ours, too.
     pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
+    }
+
+    /// Drops a message that is not what it seems to be, and says so: somebody may be trying.
+    pub(crate) fn drop_message(&self, message: &Incoming, why: &'static str) {
+        let dropped = self.stats.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut told = self.told_of_drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.elapsed() > DROPS_TOLD_PER {
+            *told = (Instant::now(), 0);
+        }
+        told.1 += 1;
+        if told.1 <= DROPS_TOLD_MAX {
+            let (subject, reply) = (message.subject(), message.reply().unwrap_or_default());
+            tracing::warn!(subject, reply, why, dropped, "dropped a message unread");
+        }
     }
 
     /// Remembers how a call ended; gives its answer, unless nobody waits for it any more.

@@ -78,10 +78,10 @@ struct Envelope<'a> {
 
 impl Gate {
     fn receive(&mut self, mut message: Incoming) {
-        let (reply, payload) = (message.take_reply(), message.take_payload());
-        let Some(envelope) = reply.and_then(|reply| self.open(&message, reply)) else {
-            self.core.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let payload = message.take_payload();
+        let envelope = match self.open(&message) {
+            Ok(envelope) => envelope,
+            Err(why) => return self.core.drop_message(&message, why),
         };
         self.core.stats.requests.fetch_add(1, Ordering::Relaxed);
         let (reply_to, client) = (envelope.reply_to.clone(), envelope.client.clone());
@@ -97,13 +97,14 @@ impl Gate {
         self.letters.extend(self.core.letter(to, client, id, answer));
     }
 
-    /// Reads the envelope: subject and reply subject. `None` means that the message is dropped
+    /// Reads the envelope: subject and reply subject. An error says why the message is dropped
     /// unread: whoever sent it is not the client that its subject names, or cannot be answered.
-    fn open<'m>(&mut self, message: &'m Incoming, reply: Subject) -> Option<Envelope<'m>> {
+    fn open<'m>(&mut self, message: &'m Incoming) -> Result<Envelope<'m>, &'static str> {
+        let reply = message.reply_subject().ok_or("it has no reply subject")?;
         if message.is_from_jetstream() || Streams::is_delivery(reply.as_str()) {
-            tracing::warn!(subject = message.subject(), "dropped: published by JetStream");
-            return None;
+            return Err("JetStream was made to publish it");
         }
+        const FOREIGN: &str = "its subject is not of the protocol";
         let (client, verb, method) = match Spoken::read(&self.core.root, message.subject()) {
             Ok(Spoken { client, to: SpokenTo::Driver(verb, id, method), .. })
                 if id == self.slot.id =>
@@ -111,19 +112,19 @@ impl Gate {
                 (client, Some(verb), method)
             }
             Err(SubjectError::Verb) => {
-                (Spoken::speaker(&self.core.root, message.subject())?, None, "")
+                let client = Spoken::speaker(&self.core.root, message.subject()).ok_or(FOREIGN)?;
+                (client, None, "")
             }
-            Ok(_) | Err(SubjectError::Foreign) => return None,
+            Ok(_) | Err(SubjectError::Foreign) => return Err(FOREIGN),
         };
         let client = match &self.client {
             Some(known) if known.as_str() == client => known.clone(),
-            _ => self.client.insert(client.parse().ok()?).clone(),
+            _ => self.client.insert(client.parse().map_err(|_| FOREIGN)?).clone(),
         };
         if !self.core.may_answer(&client, reply.as_str()) {
-            tracing::warn!(%client, reply = reply.as_str(), "dropped: the reply subject is not the client's");
-            return None;
+            return Err("its reply subject is not the client's");
         }
-        Some(Envelope { client, verb, method, reply_to: reply })
+        Ok(Envelope { client, verb, method, reply_to: reply.clone() })
     }
 
     fn let_in(

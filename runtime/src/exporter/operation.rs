@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use super::{
     answer::{Answer, arguments, json_arguments},
-    context::{Context, Held, Operation},
+    context::{Context, Held, Loans, Operation},
     core::{Core, Letter},
     driver_actor::Panicked,
     events::since_1970_ms,
@@ -62,6 +62,8 @@ impl Work {
             what: What::Method(self.request.method.clone()),
             cancel: self.request.receipt.cancel.clone(),
             turn: self.slot.turn.clone(),
+            core: Some(self.core.clone()),
+            loans: Loans::default(),
             held: Held::default(),
         });
         let answer = match self.request.open {
@@ -71,6 +73,7 @@ impl Work {
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
         };
+        operation.loans.end();
         drop(operation); // and with it the turn, before the answer invites the next call
         let Work { core, slot, request, .. } = self;
         let now = std::time::Instant::now();

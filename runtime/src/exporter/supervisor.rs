@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use super::{
-    context::{Context, Held, Operation},
+    context::{Context, Held, Loans, Operation},
     core::Core,
     driver_actor::{DriverActor, DriverArgs},
     events::Happened,
@@ -200,6 +200,8 @@ pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>)
         what: What::Word("safe"),
         cancel: Flag::default(),
         turn: slot.turn.clone(),
+        core: None,
+        loans: Loans::default(),
         held: Held::default(),
     });
     let Some(serving) = driver.clone().safe(Context::from(operation.clone()).raw()) else {
