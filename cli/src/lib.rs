@@ -27,6 +27,7 @@ mod desk;
 mod fanout;
 mod interrupt;
 mod metrics;
+mod manager;
 mod output;
 mod program;
 mod request;
