@@ -26,10 +26,12 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
+mod lending;
 mod metrics;
 mod manager;
 mod output;
 mod program;
+mod progress;
 mod request;
 mod session;
 #[cfg(feature = "ssh")]
