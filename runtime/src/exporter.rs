@@ -38,14 +38,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{context::Context, metrics::Metrics, turn::TurnGuard};
+pub(crate) use self::{core::Core, events::since_1970_ms, operation::collect};
 use self::{
-    core::Core,
     events::Happened,
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
-pub(crate) use self::{events::since_1970_ms, operation::collect};
 use crate::{
     LogTap, Settings,
     bus::{Bus, BusError, random},

@@ -27,6 +27,9 @@ pub(crate) struct Cmd {
     /// With --make-streams: keep logs so long, and so much: `3d`, `3d,1GiB`.
     #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
     keep_logs: Option<String>,
+    /// With --make-streams: keep files that are lent so long, and so much: `7d`, `7d,8GiB`.
+    #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
+    keep_files: Option<String>,
 }
 
 /// One check.
@@ -80,7 +83,7 @@ impl Cmd {
 
     /// What the streams shall keep, if that was said.
     fn keep(&self) -> Result<Option<StreamsKeep>, CliError> {
-        let Self { keep_events, keep_logs, .. } = self;
+        let Self { keep_events, keep_logs, keep_files, .. } = self;
         let usual = StreamsKeep::default();
         let of = |typed: &Option<String>, option, usual: Keep| match typed {
             None => Ok(usual),
@@ -89,8 +92,9 @@ impl Cmd {
         };
         let events = of(keep_events, "--keep-events", usual.events)?;
         let logs = of(keep_logs, "--keep-logs", usual.logs)?;
-        let said = keep_events.is_some() || keep_logs.is_some();
-        Ok(said.then_some(StreamsKeep { events, logs, ..usual }))
+        let files = of(keep_files, "--keep-files", usual.files)?;
+        let said = keep_events.is_some() || keep_logs.is_some() || keep_files.is_some();
+        Ok(said.then_some(StreamsKeep { events, logs, files, ..usual }))
     }
 
     async fn streams(&self, session: &Session, keep: Option<StreamsKeep>, checks: &mut Vec<Check>) {

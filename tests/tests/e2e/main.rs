@@ -6,6 +6,7 @@ mod events;
 mod example;
 mod forgery;
 mod garbage;
+mod lend;
 mod logs;
 mod open_calls;
 mod outage;
