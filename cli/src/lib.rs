@@ -27,6 +27,7 @@ mod desk;
 mod fanout;
 mod interrupt;
 mod lending;
+mod manager;
 mod metrics;
 mod output;
 mod program;
