@@ -149,7 +149,7 @@ async fn a_url_that_leads_nowhere_says_so_and_shows_no_secret() -> anyhow::Resul
     let file = answer("302 Found", &["Location: file:///etc/passwd", "Content-Length: 0"], b"");
     for (answers, said) in [
         (vec![answer("404 Not Found", &["Content-Length: 0"], b"")], "404"),
-        (vec![file], "not HTTP"),
+        (vec![file], "a redirect leads to"),
         (vec![answer("200 OK", &["Content-Length: 0"], b"")], ""),
     ] {
         let server = Server::of(answers).await?;
