@@ -2,9 +2,9 @@
 
 use std::{fmt, io};
 
-use serde::{Deserialize, Serialize, de};
+use serde::{Deserialize, Serialize};
 
-use crate::limits::TEXT_BYTES_MAX;
+use crate::{ClientName, limits::TEXT_BYTES_MAX};
 
 /// What a driver reports when the device, or the driver itself, failed. The call was executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -92,21 +92,21 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl Serialize for $name {
+        impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.serialize_str(self.as_str())
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let word = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let word = <std::borrow::Cow<'de, str> as serde::Deserialize<'de>>::deserialize(d)?;
                 Ok(match &*word {
                     $($word => Self::$variant,)*
                     other => Self::Other(other.chars().take(64).collect()),
@@ -115,6 +115,7 @@ macro_rules! words {
         }
     };
 }
+pub(crate) use words;
 
 words! {
     /// The sort of a [`Fault`].
@@ -190,12 +191,19 @@ pub struct Refusal {
     /// How long the present holder has had the device, in ms, where the answer is *busy*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Who has the lease, where the answer is *not leased* or *busy*.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<ClientName>,
+    /// How long it lasts at most, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal. Text past [`TEXT_BYTES_MAX`] is cut.
     pub fn new(code: RefusalCode, text: impl fmt::Display) -> Self {
-        Self { code, text: cut(text.to_string()), limit: None, since_ms: None }
+        let text = cut(text.to_string());
+        Self { code, text, limit: None, since_ms: None, holder: None, left_ms: None }
     }
 
     /// The same refusal, naming the limit that was exceeded.

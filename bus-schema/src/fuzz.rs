@@ -6,9 +6,10 @@ use std::str::from_utf8;
 use bytes::Bytes;
 
 use crate::{
-    Address, Args, CallId, ClientName, DriverId, Field, Incarnation, Interface, InterfaceDigest,
-    Kind, Method, MethodName, Path, Presence, Root, Selector, Session, StreamId, Target,
-    TreeRecord, Type, Value, Variant,
+    Address, AdminAsk, Administered, Args, Board, CallId, ClientName, DriverId, Field, Incarnation,
+    Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Method, MethodName, Path,
+    Presence, Root, Selector, Session, StreamId, Target, TicketId, TreeRecord, Type, Value,
+    Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox},
@@ -31,6 +32,12 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("data", data),
     ("ack", message::<Ack>),
     ("reset", message::<Reset>),
+    ("lease", message::<LeaseAsk>),
+    ("leased", message::<Leased>),
+    ("lease-news", message::<LeaseNews>),
+    ("admin", message::<AdminAsk>),
+    ("administered", message::<Administered>),
+    ("board", message::<Board>),
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
@@ -102,6 +109,7 @@ pub fn ids(bytes: &[u8]) {
     id::<DriverId>(text);
     id::<CallId>(text);
     id::<StreamId>(text);
+    id::<TicketId>(text);
     id::<Session>(text);
     id::<Incarnation>(text);
     id::<InterfaceDigest>(text);
@@ -149,6 +157,7 @@ pub fn args(bytes: &[u8]) {
         result: Type::Unit,
         concurrent: false,
         uncancellable: false,
+        observe: false,
         deadline_ms: None,
     };
     let args = Args(Bytes::copy_from_slice(bytes));

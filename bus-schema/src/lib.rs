@@ -15,11 +15,13 @@
 #![deny(missing_docs)]
 
 mod address;
+mod admin;
 pub mod codec;
 mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
+mod lease;
 pub mod limits;
 pub mod message;
 mod name;
@@ -30,9 +32,14 @@ pub mod subject;
 mod value;
 
 pub use address::{Address, AddressError, Path, Selector, SelectorError, Target};
+pub use admin::{AdminAction, AdminAsk, Administered};
 pub use bus_macros::{Describe, driver, interface};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
-pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
+pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId, TicketId};
+pub use lease::{
+    Acquire, Board, BoardUnit, Held, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, UnitState,
+    Waiter,
+};
 pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use serve::{

@@ -34,7 +34,10 @@ pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, 
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
-pub use exporter::{Context, Exporter, ExporterConfig, ExporterError, ShutdownError, TurnGuard};
+pub use exporter::{
+    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks, LeaseRules,
+    ShutdownError, TurnGuard,
+};
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
 pub use registry::{Change, Found, Registry, Watch, Why};

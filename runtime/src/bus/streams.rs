@@ -60,6 +60,7 @@ fn configurations(root: &Root) -> [(String, Json); 2] {
         FromExporter::presence_all(root),
         FromExporter::tree_all(root),
         FromExporter::interface_all(root),
+        FromExporter::board_all(root),
     ];
     let registry_config = with(
         common(&registry, subjects),

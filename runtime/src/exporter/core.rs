@@ -7,7 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, ExporterName, Incarnation, Root, StreamId, codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root, StreamId,
+    codec,
     message::{Outcome, Parts, Reply},
     subject::{FromExporter, Inbox},
 };
@@ -16,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
+    lease::Leases,
     ledger::{Ledger, Receipt},
     outbox::Outbox,
     recorder::Acks,
@@ -36,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) bus: Bus,
     pub(crate) bulk: Conn,
     ledger: Mutex<Ledger>,
+    pub(crate) leases: Leases,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
     pub(crate) acks: Acks,
@@ -69,6 +72,7 @@ impl Core {
         bus: Bus,
         bulk: Conn,
         slots: HashMap<DriverId, Arc<Slot>>,
+        leases: Leases,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -80,6 +84,7 @@ impl Core {
             bus,
             bulk,
             ledger: Mutex::default(),
+            leases,
             switchboard: Switchboard::default(),
             budget: Budget::default(),
             acks: Acks::default(),
@@ -103,6 +108,32 @@ impl Core {
     /// The ledger. Held for a look-up, never over an await.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody that something happened.
+    #[expect(clippy::unused_self, reason = "events go to the log until they go to the bus")]
+    pub(crate) fn event(
+        &self,
+        kind: EventKind,
+        path: &Path,
+        client: Option<ClientName>,
+        epoch: Option<u64>,
+        reason: String,
+    ) {
+        let client = client.as_ref().map(tracing::field::display);
+        tracing::debug!(%kind, %path, client, epoch, reason, "event");
+    }
+
+    /// A call came of somebody who may not use the driver now.
+    pub(crate) fn fenced_off(
+        &self,
+        slot: &Slot,
+        client: &ClientName,
+        epoch: Option<u64>,
+        refusal: &Refusal,
+    ) {
+        let (client, reason) = (Some(client.clone()), refusal.text.clone());
+        self.event(EventKind::CallFenced, &slot.fence.path, client, epoch, reason);
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject

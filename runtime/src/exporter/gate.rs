@@ -100,6 +100,13 @@ async fn let_in(
     let (interface, method_at) = tenant.method(&envelope.method).map_err(refuse)?;
     let method = &interface.methods[method_at];
     asked.check(method).map_err(refuse)?;
+    let pass = match method.observe {
+        true => None,
+        false => Some(slot.fence.admit(&envelope.client, asked.epoch).map_err(|refusal| {
+            core.fenced_off(slot, &envelope.client, asked.epoch, &refusal);
+            refuse(refusal)
+        })?),
+    };
     let arrival = Arrival {
         client: envelope.client.clone(),
         id: asked.id,
@@ -110,6 +117,7 @@ async fn let_in(
         deadline: asked.deadline,
         done_below: asked.done_below,
         bytes: asked.bytes(),
+        pass,
         reply_to: envelope.reply_to.clone(),
     };
     let admission = core.ledger().admit(arrival, core.uptime());
@@ -128,6 +136,7 @@ async fn let_in(
                 body: asked.body,
                 open: asked.open,
                 deadline: Instant::now() + asked.deadline,
+                pass,
                 reply_to: envelope.reply_to.clone(),
                 receipt,
             };

@@ -18,7 +18,7 @@ use bus_schema::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Answer;
+use super::{answer::Answer, lease::Pass};
 
 /// Sessions without calls are remembered this long, for a message that was long on its way.
 const SESSION_KEPT: Duration = Duration::from_secs(600);
@@ -40,6 +40,8 @@ pub(crate) struct Arrival {
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
     pub(crate) bytes: usize,
+    /// What it was let in under; none for one that only observes.
+    pub(crate) pass: Option<Pass>,
     pub(crate) reply_to: Arc<str>,
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Receipt {
     id: Option<CallId>,
     driver: DriverId,
     bytes: usize,
+    /// Its place among those that are under way.
+    place: usize,
     /// Cancelled when the caller no longer wants it.
     pub(crate) cancel: CancellationToken,
 }
@@ -110,6 +114,14 @@ struct SessionCalls {
     used: Duration,
 }
 
+/// An operation that waits or runs.
+#[derive(Debug)]
+struct UnderWay {
+    client: ClientName,
+    pass: Option<Pass>,
+    cancel: CancellationToken,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -117,6 +129,9 @@ pub(crate) struct Ledger {
     per_client: HashMap<ClientName, usize>,
     per_driver: HashMap<DriverId, usize>,
     queued_bytes: usize,
+    /// What waits or runs, with an id or without; and the places that are free.
+    under_way: Vec<Option<UnderWay>>,
+    free: Vec<usize>,
     /// Ended calls that are kept, and the bytes of their bodies.
     ended: usize,
     ended_bytes: usize,
@@ -156,8 +171,43 @@ impl Ledger {
         *self.per_client.entry(call.client.clone()).or_default() += 1;
         *self.per_driver.entry(call.driver).or_default() += 1;
         self.queued_bytes += call.bytes;
-        let Arrival { client, id, driver, bytes, .. } = call;
-        Admission::Run(Receipt { client, id, driver, bytes, cancel })
+        let Arrival { client, id, driver, bytes, pass, .. } = call;
+        let place = self.set_out(UnderWay { client: client.clone(), pass, cancel: cancel.clone() });
+        Admission::Run(Receipt { client, id, driver, bytes, place, cancel })
+    }
+
+    fn set_out(&mut self, operation: UnderWay) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.under_way[place] = Some(operation);
+                place
+            }
+            None => {
+                self.under_way.push(Some(operation));
+                self.under_way.len() - 1
+            }
+        }
+    }
+
+    /// Cancels what may go on no longer.
+    pub(crate) fn cut(&self, may_go_on: &impl Fn(Pass, &ClientName) -> bool) {
+        for operation in self.under_way.iter().flatten() {
+            if operation.pass.is_some_and(|pass| !may_go_on(pass, &operation.client)) {
+                operation.cancel.cancel();
+            }
+        }
+    }
+
+    /// Whether anything of a subtree is still under way that may go on no longer.
+    pub(crate) fn going(
+        &self,
+        unit: usize,
+        may_go_on: &impl Fn(Pass, &ClientName) -> bool,
+    ) -> bool {
+        self.under_way.iter().flatten().any(|operation| {
+            let own = operation.pass.filter(|pass| pass.unit == unit);
+            own.is_some_and(|pass| !may_go_on(pass, &operation.client))
+        })
     }
 
     /// What is known of this id; `None` if it may be executed.
@@ -268,6 +318,8 @@ impl Ledger {
         release(&mut self.per_client, &receipt.client);
         release(&mut self.per_driver, &receipt.driver);
         self.queued_bytes -= receipt.bytes;
+        self.under_way[receipt.place] = None;
+        self.free.push(receipt.place);
         let bytes = answer.bytes();
         let entry = self.entry(receipt)?;
         let (deadline, answered) = match &entry.state {

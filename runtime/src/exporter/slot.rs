@@ -6,7 +6,7 @@ use bus_schema::{DriverId, Interface, Method, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 use tokio_util::sync::CancellationToken;
 
-use super::{driver_actor::Panicked, turn::Turn};
+use super::{driver_actor::Panicked, lease::Fence, turn::Turn};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -16,6 +16,8 @@ pub(crate) struct Slot {
     pub(crate) address: Box<str>,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
+    /// The fence around the subtree that it is leased with.
+    pub(crate) fence: Arc<Fence>,
     state: RwLock<State>,
 }
 
@@ -39,9 +41,15 @@ pub(crate) struct Tenant {
 }
 
 impl Slot {
-    pub(crate) fn new(id: DriverId, address: Box<str>, factory: Factory, turn: Turn) -> Self {
+    pub(crate) fn new(
+        id: DriverId,
+        address: Box<str>,
+        factory: Factory,
+        turn: Turn,
+        fence: Arc<Fence>,
+    ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, factory, turn, state: RwLock::new(state) }
+        Self { id, address, factory, turn, fence, state: RwLock::new(state) }
     }
 
     pub(crate) fn set(&self, state: State) {
