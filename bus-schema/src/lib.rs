@@ -4,6 +4,7 @@
 //! |-----------------------------------------|----------|
 //! | name a driver                           | [`Address`], [`DriverId`], [`Selector`] |
 //! | know which subject carries what         | [`subject`] |
+//! | know who may say and hear it            | [`permission`] |
 //! | read or write a message                 | [`codec`], [`message`] |
 //! | define what a driver can do             | [`interface`](macro@interface), [`driver`](macro@driver), [`Describe`] |
 //! | host drivers, or call them              | [`Serve`], [`Invoke`] |
@@ -25,6 +26,7 @@ mod lease;
 pub mod limits;
 pub mod message;
 mod name;
+pub mod permission;
 mod record;
 mod serve;
 mod signature;

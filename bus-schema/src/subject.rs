@@ -10,8 +10,11 @@
 //!
 //! The token behind `c` is the sender's identity: the broker's permissions make it true.
 
+mod set;
+
 use std::fmt;
 
+pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
     ClientName, DriverId, ExporterName, Incarnation, InterfaceDigest, MethodName, Root, Session,
     StreamId,
@@ -413,6 +416,16 @@ impl Inbox {
         Self(format!("{root}.{VERSION}.ix.{exporter}.{incarnation}"))
     }
 
+    /// The inboxes of all processes of one client.
+    fn all_of_client(root: &Root, client: &str) -> String {
+        format!("{root}.{VERSION}.i.{client}.>")
+    }
+
+    /// The inboxes of all runs of one exporter.
+    fn all_of_exporter(root: &Root, exporter: &str) -> String {
+        format!("{root}.{VERSION}.ix.{exporter}.>")
+    }
+
     /// The subject for one answer. `token` is fresh and random: a guessable one can be forged.
     pub fn token(&self, token: u64) -> String {
         format!("{}.{token:016x}", self.0)
@@ -432,12 +445,20 @@ impl Inbox {
     /// Whether `reply` lies under the inbox of `client`, so that an answer there reaches nobody
     /// but the client that the subject names. Allocates nothing: every request passes here.
     pub fn belongs_to(reply: &str, root: &Root, client: &ClientName) -> bool {
-        let rest = reply.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));
-        let rest = rest.and_then(|s| s.strip_prefix(VERSION)).and_then(|s| s.strip_prefix(".i."));
-        let rest =
-            rest.and_then(|s| s.strip_prefix(client.as_str())).and_then(|s| s.strip_prefix('.'));
-        rest.is_some_and(|token| !token.is_empty() && !token.contains(['*', '>', ' ']))
+        lies_under(reply, root, ".i.", client.as_str())
     }
+
+    /// Whether `reply` lies under the inbox of `exporter`.
+    pub fn is_of_exporter(reply: &str, root: &Root, exporter: &ExporterName) -> bool {
+        lies_under(reply, root, ".ix.", exporter.as_str())
+    }
+}
+
+fn lies_under(reply: &str, root: &Root, class: &str, name: &str) -> bool {
+    let rest = reply.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));
+    let rest = rest.and_then(|s| s.strip_prefix(VERSION)).and_then(|s| s.strip_prefix(class));
+    let rest = rest.and_then(|s| s.strip_prefix(name)).and_then(|s| s.strip_prefix('.'));
+    rest.is_some_and(|token| !token.is_empty() && !token.contains(['*', '>', ' ']))
 }
 
 /// The names of the JetStream streams of one root. PROTOCOL.md lists their configuration.
@@ -624,5 +645,10 @@ mod tests {
         ] {
             assert!(!Inbox::belongs_to(bad, &root, &alice), "{bad}");
         }
+        let bench: ExporterName = "bench".parse().unwrap();
+        let own = Inbox::of_exporter(&root, &bench, Incarnation(1)).token(2);
+        assert!(Inbox::is_of_exporter(&own, &root, &bench));
+        assert!(!Inbox::is_of_exporter("jmp.v1.i.bench.1.2", &root, &bench));
+        assert!(!Inbox::is_of_exporter("jmp.v1.ix.bench2.1.2", &root, &bench));
     }
 }

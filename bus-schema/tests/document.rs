@@ -9,6 +9,7 @@ use bus_schema::{
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
+    permission::{Grant, Permissions, Role, TABLE},
     subject::{DriverVerb, ExporterVerb},
 };
 
@@ -118,4 +119,90 @@ fn it_has_every_kind_word_and_verb() {
     for verb in verbs.chain(ExporterVerb::ALL.iter().map(|verb| verb.as_str())) {
         assert!(DOCUMENT.contains(&format!("| `….c.C.{verb}.E.")), "{verb}");
     }
+}
+
+fn words(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// A row of the table of permissions.
+fn permission_row(grant: &Grant) -> String {
+    let Grant { subjects, publish, never_publish, subscribe } = grant;
+    let mut concerned = publish.iter().chain(*never_publish).chain(*subscribe);
+    let own = if concerned.all(|role| *role == Role::Exporter) { "E" } else { "C" };
+    let root = "root".parse().unwrap();
+    let pattern =
+        subjects.pattern(&root, own).replace("root.v1.", "….").replace("root_", "<root>_");
+    let publish = match never_publish {
+        [] => words(publish),
+        never => format!("never: {}", words(never)),
+    };
+    format!("| `{pattern}` | {publish} | {} |", words(subscribe))
+}
+
+#[test]
+fn it_has_the_permissions_of_every_role() {
+    let wanted: Vec<_> = TABLE.iter().map(permission_row).collect();
+    let section = DOCUMENT.split("### 3.1 ").nth(1).unwrap().split("\n## ").next().unwrap();
+    let written: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(written, wanted, "should be:\n{}", wanted.join("\n"));
+}
+
+/// The rows of the table of subjects: subject, and who says it to whom.
+fn subject_rows() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let section = DOCUMENT.split("## 3. Subjects").nth(1).unwrap().split("### 3.1").next().unwrap();
+    section.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let mut cells = line.split(" | ");
+        (cells.next().unwrap().trim_matches(['|', ' ', '`']), cells.next().unwrap().trim())
+    })
+}
+
+/// A subject of such a row, as client alice and exporter bench have it.
+fn example(row: &str) -> String {
+    let token = |token: &str| match token {
+        "C" => "alice".to_owned(),
+        "E" => "bench".to_owned(),
+        "<other>" => "shout".to_owned(),
+        "S" | "T" | "D" => "1".to_owned(),
+        other if other.starts_with('<') => "1".to_owned(),
+        other => other.to_owned(),
+    };
+    if row.starts_with("$SRV") {
+        return "$SRV.PING".to_owned();
+    }
+    // The first token is the ellipsis, with its own dot behind.
+    let rest = row.strip_prefix("….").unwrap_or_else(|| panic!("{row}: no subject"));
+    let tokens: Vec<_> = rest.split('.').map(token).collect();
+    format!("jmp.v1.{}", tokens.join("."))
+}
+
+/// What every role may do, as users of these names.
+fn everybody(person: &str, exporter: &str) -> Vec<(Role, Permissions)> {
+    let root = "jmp".parse().unwrap();
+    let name = |role| if role == Role::Exporter { exporter } else { person };
+    Role::ALL.iter().map(|role| (*role, role.permissions(&root, name(*role)))).collect()
+}
+
+#[test]
+fn every_subject_may_be_said_and_heard_by_whom_its_row_names_and_by_no_stranger() {
+    let (ours, strangers) = (everybody("alice", "bench"), everybody("mallory", "rogue"));
+    for (row, way) in subject_rows() {
+        let subject = example(row);
+        let (from, to) = way.split_once('→').unwrap_or_else(|| panic!("{row}: who to whom?"));
+        let said = ours.iter().any(|(_, may)| may.may_publish(&subject));
+        let heard = ours.iter().any(|(_, may)| may.may_subscribe(&subject));
+        assert!(said || from.contains("JetStream"), "{row}: nobody may say it");
+        assert!(heard, "{row}: nobody may hear it");
+        // An answer may come from any exporter: it takes its random token to be believed.
+        let from_anybody = from.contains("anybody");
+        let private = to.contains("client") && !from_anybody;
+        for (role, may) in &strangers {
+            let says = may.may_publish(&subject);
+            assert!(!says || from_anybody, "{row}: an unconcerned {role} may say it");
+            let hears =
+                may.may_subscribe(&subject) && matches!(role, Role::Client | Role::Exporter);
+            assert!(!hears || !private, "{row}: an unconcerned {role} may hear it");
+        }
+    }
+    assert!(subject_rows().count() > 15, "the table was not found");
 }

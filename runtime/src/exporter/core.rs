@@ -10,7 +10,7 @@ use bus_schema::{
     CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root, StreamId,
     codec,
     message::{Outcome, Parts, Reply},
-    subject::{FromExporter, Inbox},
+    subject::{CLAIMANT, FromExporter, Inbox},
 };
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -142,6 +142,12 @@ impl Core {
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
             || (reply.starts_with("_INBOX.") && !self.control().is_authenticated())
+    }
+
+    /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own
+    /// inbox, which is ours, too.
+    pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
+        client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
     }
 
     /// Remembers how a call ended and answers it, unless nobody waits any more.

@@ -63,7 +63,11 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
             tell(core, &client, id, heard).await
         }
         To::Exporter(_) => {
-            let reply = message.reply().filter(|reply| core.may_answer(&client, reply))?;
+            let may_answer = |reply: &&str| {
+                core.may_answer(&client, reply)
+                    || (verb == ExporterVerb::Ping && core.is_claim(&client, reply))
+            };
+            let reply = message.reply().filter(may_answer)?;
             match answer(core, &client, verb, reply, message.payload()).await? {
                 Some(answer) => core.control().publish(reply.to_owned(), answer).await.ok(),
                 None => Some(()),

@@ -14,7 +14,7 @@ use bus_schema::{
     DriverRecord, Interface, InterfaceDigest, Presence, State, TreeRecord, codec,
     limits::{CLAIM_PING, OVERHEAD_BYTES_MAX, PRESENCE_EVERY, PRESENCE_TTL},
     message::{Ping, Pong},
-    subject::{ExporterVerb, FromClient, FromExporter, Inbox, Streams, To},
+    subject::{CLAIMANT, ExporterVerb, FromClient, FromExporter, Streams, To},
 };
 use bytes::Bytes;
 use tokio::{
@@ -230,13 +230,11 @@ fn describe(leaf: &Leaf, interfaces: &mut HashMap<InterfaceDigest, Bytes>) -> Dr
 
 /// Asks whoever serves this name; `None` if nobody answers within [`CLAIM_PING`].
 async fn ping(core: &Core) -> Result<Option<Pong>, BusError> {
-    // An exporter may not publish as a client where permissions are enforced, so it asks on a
-    // broker that enforces none, and the conditional write decides on one that does.
-    let client = "exporter".parse().expect("a name");
+    let client = CLAIMANT.parse().expect("a name");
     let to = To::Exporter(ExporterVerb::Ping);
     let subject = FromClient { client, exporter: core.name.clone(), to };
-    let inbox = Inbox::of_client(&core.root, &subject.client, bus_schema::Session(random()));
-    let reply = inbox.token(random());
+    // Our own inbox, and not that of the client: every exporter asks as the same one.
+    let reply = super::recorder::ack_inbox(core).token(random());
     let mut answers = core.control().subscribe(reply.clone()).await?;
     core.control().request(subject.under(&core.root), reply, codec::encode(&Ping {})).await?;
     let Ok(Some(answer)) = timeout(CLAIM_PING, answers.next()).await else { return Ok(None) };

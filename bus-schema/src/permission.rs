@@ -1,0 +1,248 @@
+//! Who may say and hear what: one table, from which the broker's permissions are made.
+//!
+//! The broker makes the names in subjects true by these permissions, and nothing else does: an
+//! exporter believes the token and keeps no list of who is what. PROTOCOL.md §3.1 is the same
+//! table; a test compares them.
+
+use std::{fmt, str::FromStr};
+
+use serde_json::{Value as Json, json};
+
+use crate::{
+    Root,
+    subject::{SubjectSet, covers},
+};
+
+/// What somebody is to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Uses drivers.
+    Client,
+    /// Sees what everybody does, and does nothing.
+    Observer,
+    /// A client that may also end what others do, and keep the broker's streams.
+    Admin,
+    /// Serves drivers.
+    Exporter,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: &[Self] = &[Self::Client, Self::Observer, Self::Admin, Self::Exporter];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Observer => "observer",
+            Self::Admin => "admin",
+            Self::Exporter => "exporter",
+        }
+    }
+
+    /// What it may say and hear under `root` as `name`.
+    pub fn permissions(self, root: &Root, name: &str) -> Permissions {
+        let chosen = |roles: fn(&Grant) -> &'static [Self]| {
+            let rows = TABLE.iter().filter(|grant| roles(grant).contains(&self));
+            rows.map(|grant| grant.subjects.pattern(root, name)).collect()
+        };
+        Permissions {
+            publish: chosen(|grant| grant.publish),
+            never_publish: chosen(|grant| grant.never_publish),
+            subscribe: chosen(|grant| grant.subscribe),
+        }
+    }
+
+    /// The same for everybody of this role: the broker puts the name in that a user's JWT has.
+    pub fn template(self, root: &Root) -> Permissions {
+        self.permissions(root, NAME_TEMPLATE)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no role.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role: a role is client, observer, admin or exporter")]
+pub struct RoleError(String);
+
+impl FromStr for Role {
+    type Err = RoleError;
+
+    fn from_str(text: &str) -> Result<Self, RoleError> {
+        let found = Self::ALL.iter().find(|role| role.as_str() == text);
+        found.copied().ok_or_else(|| RoleError(text.chars().take(80).collect()))
+    }
+}
+
+/// Stands for the user's name in the permissions of a scoped signing key.
+pub const NAME_TEMPLATE: &str = "{{name()}}";
+
+/// A row of the table. What no row grants is denied.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    /// What it is about.
+    pub subjects: SubjectSet,
+    /// Who may publish there.
+    pub publish: &'static [Role],
+    /// Who may not, whatever another row says.
+    pub never_publish: &'static [Role],
+    /// Who may subscribe there.
+    pub subscribe: &'static [Role],
+}
+
+const NOBODY: &[Role] = &[];
+
+const fn publish(subjects: SubjectSet, publish: &'static [Role]) -> Grant {
+    Grant { subjects, publish, never_publish: NOBODY, subscribe: NOBODY }
+}
+
+const fn subscribe(subjects: SubjectSet, subscribe: &'static [Role]) -> Grant {
+    Grant { subjects, publish: NOBODY, never_publish: NOBODY, subscribe }
+}
+
+const fn both(subjects: SubjectSet, publish: &'static [Role], subscribe: &'static [Role]) -> Grant {
+    Grant { subjects, publish, never_publish: NOBODY, subscribe }
+}
+
+const fn never(subjects: SubjectSet, never_publish: &'static [Role]) -> Grant {
+    Grant { subjects, publish: NOBODY, never_publish, subscribe: NOBODY }
+}
+
+use Role::{Admin, Client, Exporter, Observer};
+
+/// Everybody who is no exporter.
+const PEOPLE: &[Role] = &[Client, Observer, Admin];
+
+/// All permissions of all roles.
+///
+/// No role has an empty list: the broker takes that for "everything". Nobody has the right to
+/// answer whoever asks (`allow_responses`): a caller could lure an exporter to any subject.
+pub const TABLE: &[Grant] = &[
+    publish(SubjectSet::OfClient, &[Client, Admin]),
+    never(SubjectSet::OfClientAsAdmin, &[Client]),
+    publish(SubjectSet::OfClientPing, &[Observer]),
+    subscribe(SubjectSet::ToExporter, &[Exporter]),
+    publish(SubjectSet::Claim, &[Exporter]),
+    publish(SubjectSet::OfExporter, &[Exporter]),
+    subscribe(SubjectSet::OfExporters, &[Observer, Admin]),
+    subscribe(SubjectSet::CtlTo, &[Client]),
+    subscribe(SubjectSet::DownTo, &[Client]),
+    subscribe(SubjectSet::OutTo, &[Client]),
+    subscribe(SubjectSet::LeaseTo, &[Client]),
+    subscribe(SubjectSet::Presence, &[Client]),
+    subscribe(SubjectSet::Board, &[Client]),
+    both(SubjectSet::Inbox, PEOPLE, PEOPLE),
+    publish(SubjectSet::Inboxes, &[Exporter]),
+    both(SubjectSet::ExporterInbox, &[Exporter], &[Exporter]),
+    publish(SubjectSet::ReadRegistry, PEOPLE),
+    publish(SubjectSet::ReadRegistryLast, PEOPLE),
+    publish(SubjectSet::ReadRegistryOf, &[Exporter]),
+    publish(SubjectSet::ReadOutOf, &[Client]),
+    publish(SubjectSet::ReadOut, &[Observer]),
+    publish(SubjectSet::ReadOutLast, &[Observer]),
+    publish(SubjectSet::JetStream, &[Admin]),
+    both(SubjectSet::Services, PEOPLE, &[Exporter]),
+];
+
+/// What one user may say and hear: lists of patterns, as the broker takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    /// Where it may publish …
+    pub publish: Vec<String>,
+    /// … but not here.
+    pub never_publish: Vec<String>,
+    /// Where it may subscribe.
+    pub subscribe: Vec<String>,
+}
+
+impl Permissions {
+    /// Whether the broker lets it publish on `subject`.
+    pub fn may_publish(&self, subject: &str) -> bool {
+        let within = |list: &[String]| list.iter().any(|allowed| covers(allowed, subject));
+        within(&self.publish) && !within(&self.never_publish)
+    }
+
+    /// Whether the broker lets it subscribe to all of `pattern`.
+    pub fn may_subscribe(&self, pattern: &str) -> bool {
+        self.subscribe.iter().any(|allowed| covers(allowed, pattern))
+    }
+
+    /// As the template of a JWT has it.
+    pub fn to_jwt(&self) -> Json {
+        let mut publish = json!({ "allow": self.publish });
+        if !self.never_publish.is_empty() {
+            publish["deny"] = json!(self.never_publish);
+        }
+        json!({ "pub": publish, "sub": { "allow": self.subscribe } })
+    }
+
+    /// As the configuration of a broker has it, for one without JWTs.
+    pub fn to_config(&self) -> Json {
+        let mut publish = json!({ "allow": self.publish });
+        if !self.never_publish.is_empty() {
+            publish["deny"] = json!(self.never_publish);
+        }
+        json!({ "publish": publish, "subscribe": { "allow": self.subscribe } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(role: Role, name: &str) -> Permissions {
+        role.permissions(&Root::default(), name)
+    }
+
+    #[test]
+    fn no_role_has_an_empty_list_as_that_would_allow_everything() {
+        for role in Role::ALL {
+            let Permissions { publish, subscribe, .. } = of(*role, "x");
+            assert!(!publish.is_empty() && !subscribe.is_empty(), "{role}");
+        }
+    }
+
+    #[test]
+    fn every_role_has_its_word() {
+        for role in Role::ALL {
+            assert_eq!(role.as_str().parse(), Ok(*role));
+        }
+        assert!("root".parse::<Role>().unwrap_err().to_string().contains("observer"));
+    }
+
+    #[test]
+    fn a_namesake_of_another_class_is_nobody() {
+        let client = of(Role::Client, "lab1");
+        assert!(client.may_publish("jmp.v1.c.lab1.call.lab2.d.on"));
+        for subject in ["jmp.v1.x.lab1.presence", "jmp.v1.ix.lab1.1.2", "jmp.v1.i.bob.1.2"] {
+            assert!(!client.may_publish(subject), "{subject}");
+        }
+        assert!(!client.may_subscribe("jmp.v1.c.*.*.lab1.>"));
+        let exporter = of(Role::Exporter, "lab1");
+        assert!(exporter.may_publish("jmp.v1.x.lab1.presence"));
+        assert!(!exporter.may_publish("jmp.v1.c.lab1.call.lab2.d.on"));
+        assert!(!exporter.may_subscribe("jmp.v1.i.lab1.>"));
+    }
+
+    #[test]
+    fn what_is_for_admins_is_denied_to_clients() {
+        let subject = "jmp.v1.c.alice.admin.bench._._";
+        assert!(!of(Role::Client, "alice").may_publish(subject));
+        assert!(of(Role::Admin, "alice").may_publish(subject));
+        let client = of(Role::Client, "alice");
+        assert!(client.may_publish("jmp.v1.c.alice.ask.admin._._"), "an exporter may be so named");
+    }
+
+    #[test]
+    fn a_template_has_the_name_where_the_broker_puts_it() {
+        let template = Role::Client.template(&Root::default()).to_jwt();
+        assert_eq!(template["pub"]["allow"][0], "jmp.v1.c.{{name()}}.>");
+        assert_eq!(template["pub"]["deny"][0], "jmp.v1.c.{{name()}}.admin.>");
+        assert_eq!(template["sub"]["allow"][0], "jmp.v1.x.*.ctl.{{name()}}.>");
+    }
+}
