@@ -6,10 +6,10 @@ use std::str::from_utf8;
 use bytes::Bytes;
 
 use crate::{
-    Address, AdminAsk, Administered, Args, Board, CallId, ClientName, DriverId, Field, Incarnation,
-    Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Method, MethodName, Path,
-    Presence, Root, Selector, Session, StreamId, Target, TicketId, TreeRecord, Type, Value,
-    Variant,
+    Address, AdminAsk, Administered, Args, Board, CallId, ClientName, DriverId, Event, Field,
+    Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, LogLines, Method,
+    MethodName, Path, Presence, Root, Selector, Session, StreamId, Target, TicketId, TreeRecord,
+    Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox},
@@ -41,6 +41,8 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
+    ("event", message::<Event>),
+    ("log", message::<LogLines>),
     ("subjects", subjects),
     ("addresses", addresses),
     ("ids", ids),

@@ -109,3 +109,15 @@ pub const LEASE_MATCHES_MAX: usize = 32;
 pub const BOARD_QUEUE_MAX: usize = 32;
 /// Largest board: the smallest `max_payload` less a record's headers.
 pub const BOARD_BYTES_MAX: usize = 120 << 10;
+/// Events that wait at an exporter for their way out: a burst of refusals, or a broker that is
+/// away. Later ones are dropped and counted.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+/// Lines of logs that wait at an exporter; later ones are dropped and counted. With full lines
+/// that is 8 MiB.
+pub const LOG_LINES_WAITING_MAX: usize = 4096;
+/// Longest line of a log; a longer one is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 2048;
+/// Lines of one message of a log: with full lines it fits the smallest `max_payload`.
+pub const LOG_LINES_MAX: usize = 32;
+/// A line of a log waits at most this long for others to go with.
+pub const LOG_DELAY: Duration = Duration::from_millis(200);

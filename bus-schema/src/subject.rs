@@ -16,8 +16,8 @@ use std::fmt;
 
 pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
-    ClientName, DriverId, ExporterName, Incarnation, InterfaceDigest, MethodName, Root, Session,
-    StreamId,
+    ClientName, DriverId, EventKind, ExporterName, Incarnation, InterfaceDigest, LogSource,
+    MethodName, Root, Session, StreamId,
 };
 
 /// The protocol's version as a token. Anything but an addition gets a new one.
@@ -221,6 +221,10 @@ pub enum FromExporter {
     Tree(ExporterName, u32),
     /// An interface, by the digest of its description.
     Interface(ExporterName, InterfaceDigest),
+    /// Something that happened; captured by JetStream.
+    Event(ExporterName, EventKind),
+    /// Lines of its log or of a driver's; captured by JetStream.
+    Log(ExporterName, LogSource),
 }
 
 /// The subject of one record of a streaming call.
@@ -265,6 +269,8 @@ impl FromExporter {
             Self::Interface(exporter, digest) => {
                 format!("{root}.{VERSION}.x.{exporter}.interface.{digest}")
             }
+            Self::Event(exporter, kind) => format!("{root}.{VERSION}.x.{exporter}.event.{kind}"),
+            Self::Log(exporter, source) => format!("{root}.{VERSION}.x.{exporter}.log.{source}"),
         }
     }
 
@@ -299,8 +305,11 @@ impl FromExporter {
             ["interface", digest] => {
                 digest.parse().ok().map(|digest| Self::Interface(exporter, digest))
             }
+            ["event", kind] => EventKind::read(kind).map(|kind| Self::Event(exporter, kind)),
+            ["log", source] => source.parse().ok().map(|source| Self::Log(exporter, source)),
             [
-                "down" | "ctl" | "out" | "lease" | "board" | "presence" | "tree" | "interface",
+                "down" | "ctl" | "out" | "lease" | "board" | "presence" | "tree" | "interface"
+                | "event" | "log",
                 ..,
             ] => None,
             _ => return Err(SubjectError::Verb),
@@ -375,10 +384,25 @@ impl FromExporter {
         format!("{root}.{VERSION}.x.*.interface.*")
     }
 
+    /// Every event of one exporter, or of all.
+    pub fn events(root: &Root, exporter: Option<&ExporterName>) -> String {
+        format!("{root}.{VERSION}.x.{}.event.*", one_or_all(exporter))
+    }
+
+    /// Every log of one exporter, or of all; or that of one source.
+    pub fn logs(root: &Root, exporter: Option<&ExporterName>, source: Option<LogSource>) -> String {
+        let source = source.map_or("*".to_owned(), |source| source.to_string());
+        format!("{root}.{VERSION}.x.{}.log.{source}", one_or_all(exporter))
+    }
+
     /// All interfaces of one exporter.
     pub fn interface_of(root: &Root, exporter: &ExporterName) -> String {
         format!("{root}.{VERSION}.x.{exporter}.interface.*")
     }
+}
+
+fn one_or_all(exporter: Option<&ExporterName>) -> &str {
+    exporter.map_or("*", ExporterName::as_str)
 }
 
 impl OutRecord {
@@ -468,12 +492,21 @@ pub struct Streams {
     pub out: String,
     /// Presence, trees and interfaces.
     pub registry: String,
+    /// Events.
+    pub events: String,
+    /// Logs.
+    pub logs: String,
 }
 
 impl Streams {
     /// The streams of `root`.
     pub fn of(root: &Root) -> Self {
-        Self { out: format!("{root}_out"), registry: format!("{root}_registry") }
+        Self {
+            out: format!("{root}_out"),
+            registry: format!("{root}_registry"),
+            events: format!("{root}_events"),
+            logs: format!("{root}_logs"),
+        }
     }
 
     /// The request that reads the last message of `subject` from `stream`: the one read of
@@ -490,6 +523,11 @@ impl Streams {
     /// The request that creates `stream`.
     pub fn create(stream: &str) -> String {
         format!("$JS.API.STREAM.CREATE.{stream}")
+    }
+
+    /// The request that changes `stream`.
+    pub fn update(stream: &str) -> String {
+        format!("$JS.API.STREAM.UPDATE.{stream}")
     }
 
     /// The request that describes `stream`.
@@ -597,7 +635,11 @@ mod tests {
             FromExporter::Out(Box::new(record)),
             FromExporter::Presence(exporter.clone()),
             FromExporter::Tree(exporter.clone(), 3),
-            FromExporter::Interface(exporter, InterfaceDigest([7; 16])),
+            FromExporter::Interface(exporter.clone(), InterfaceDigest([7; 16])),
+            FromExporter::Event(exporter.clone(), EventKind::DriverCrashed),
+            FromExporter::Event(exporter.clone(), EventKind::Other("of-later".to_owned())),
+            FromExporter::Log(exporter.clone(), LogSource::Exporter),
+            FromExporter::Log(exporter, LogSource::Driver(driver)),
         ];
         for subject in said {
             assert_eq!(FromExporter::read(&root, &subject.under(&root)), Ok(subject));

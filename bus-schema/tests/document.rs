@@ -5,7 +5,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{
-    FaultKind, Interface, LeaseEnd, Presence, RefusalCode, TreeRecord, UnitState, codec,
+    Event, EventKind, FaultKind, Interface, LeaseEnd, LogLines, Presence, RefusalCode, TreeRecord,
+    UnitState, codec,
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
@@ -56,7 +57,10 @@ trait Shown {
 
 impl Shown for Duration {
     fn shown(self) -> String {
-        format!("{}s", self.as_secs())
+        match self.subsec_millis() {
+            0 => format!("{}s", self.as_secs()),
+            _ => format!("{}ms", self.as_millis()),
+        }
     }
 }
 
@@ -80,6 +84,7 @@ fn it_has_every_limit_with_its_value() {
         PRESENCE_EVERY PRESENCE_TTL CLAIM_PING DRIVERS_MAX OFFER_HELD LEASE_ALIVE LEASE_DURATION
         LEASE_DURATION_MAX LEASE_NEWS_EVERY LEASE_PRIORITY_MAX TICKETS_MAX TICKETS_PER_CLIENT_MAX
         LEASE_ALLOWED_MAX LEASE_MATCHES_MAX BOARD_QUEUE_MAX BOARD_BYTES_MAX
+        EVENTS_WAITING_MAX LOG_LINES_WAITING_MAX LOG_LINE_BYTES_MAX LOG_LINES_MAX LOG_DELAY
     );
     let mut missing = String::new();
     for (name, value) in &rows {
@@ -99,12 +104,17 @@ fn it_has_every_kind_word_and_verb() {
         (Presence::KIND, Presence::NAME),
         (TreeRecord::KIND, TreeRecord::NAME),
         (Interface::KIND, Interface::NAME),
+        (Event::KIND, Event::NAME),
+        (LogLines::KIND, LogLines::NAME),
     ];
     for (kind, name) in KINDS.iter().chain(&records) {
         assert!(DOCUMENT.contains(&format!("| {kind:02x} | {name} |")), "{name}");
     }
     for code in RefusalCode::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{code}` |")), "{code}");
+    }
+    for kind in EventKind::KNOWN {
+        assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");
     }
     for kind in FaultKind::KNOWN {
         assert!(DOCUMENT.contains(&format!("| `{kind}` |")), "{kind}");

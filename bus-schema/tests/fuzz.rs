@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
 
 use bus_schema::{
-    Acquire, CallId, Fault, LeaseAction, LeaseAsk, Path, Session, StreamId, TicketId, Type, codec, fuzz,
+    Acquire, CallId, Fault, LeaseAction, LeaseAsk, Path, Session, StreamId, TicketId, Type, codec,
+    fuzz,
     message::{Ack, Call, Data, End, KINDS, Open, Opened, Outcome, Reply},
 };
 use bytes::Bytes;
@@ -42,6 +43,8 @@ fn seeds() -> Vec<Vec<u8>> {
         "jmp.v1.c.alice.up.bench._.00000000000000ab0000000000000001",
         "jmp.v1.x.bench.out.alice.00000000000000ab.46e2614d-07d8-525a-b071-50c87f710bad.1.0",
         "jmp.v1.x.bench.lease.alice.00000000000000ab",
+        "jmp.v1.x.bench.event.driver-crashed",
+        "jmp.v1.x.bench.log.46e2614d-07d8-525a-b071-50c87f710bad",
         "jmp.v1.i.alice.0000000000000001.0000000000000002",
         "bench/dut/Console.0",
         "board=rpi4,rack!=3,!broken",
@@ -163,13 +166,15 @@ fn peak_kib() -> u64 {
 #[cfg(target_os = "linux")]
 fn a_claimed_length_of_four_billion_costs_nothing() {
     let before = peak_kib();
-    let fields: [&[u8]; 7] =
-        [b"args", b"ids", b"calls", b"data", b"drivers", b"labels", b"methods"];
+    let fields: [&[u8]; 9] = [
+        b"args", b"ids", b"calls", b"data", b"drivers", b"labels", b"methods", b"lines", b"reason",
+    ];
     for head in [0xc6, 0xc9, 0xdb, 0xdd, 0xdf] {
         let claim = [head, 0xff, 0xff, 0xff, 0xff, 0x01];
         all(&claim);
         all(&[&[0x91][..], &claim].concat());
-        for (kind, _) in KINDS.iter().chain(&[(0x20, ""), (0x21, ""), (0x22, "")]) {
+        let records = [0x20, 0x21, 0x22, 0x40, 0x41].map(|kind| (kind, ""));
+        for (kind, _) in KINDS.iter().chain(&records) {
             all(&[&[1, *kind][..], &claim].concat());
             for field in fields {
                 let name = [&[0xa0 | field.len() as u8][..], field].concat();

@@ -7,9 +7,10 @@ mod typed;
 
 use bus_schema::{
     Acquire, AdminAction, AdminAsk, Administered, Board, BoardUnit, CallId, ClientName, DriverId,
-    DriverRecord, Fault, FaultKind, Field, Held, Incarnation, Interface, InterfaceDigest, Kind,
-    LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, Method, Path, Presence, Refusal,
-    RefusalCode, Session, State, StreamId, TicketId, TreeRecord, Type, UnitState, Value, Waiter,
+    DriverRecord, Event, EventKind, Fault, FaultKind, Field, Held, Incarnation, Interface,
+    InterfaceDigest, Kind, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, Level, LogLine,
+    LogLines, Method, Path, Presence, Refusal, RefusalCode, Session, State, StreamId, TicketId,
+    TreeRecord, Type, UnitState, Value, Waiter,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
@@ -425,6 +426,26 @@ proptest! {
         let (tree, parts, drivers) = tree;
         survives(&TreeRecord { tree, parts, drivers })?;
         survives(&interface)?;
+    }
+
+    #[test]
+    fn what_is_told_survives(
+        kind in select(EventKind::KNOWN),
+        incarnation in incarnation(),
+        numbers: [u64; 2],
+        path in text(),
+        client in of("[a-z0-9][a-z0-9_-]{0,63}"),
+        epoch in of(any::<u64>()),
+        said in vec((any::<u64>(), select(Level::ALL), text()), 0..3),
+    ) {
+        let ([at_ms, number], reason) = (numbers, path.clone());
+        let client = client.map(|client| client.parse().unwrap());
+        let event =
+            Event { kind, at_ms, incarnation, number, path: path.clone(), client, epoch, reason };
+        survives(&event)?;
+        let line = |(at_ms, level, text)| LogLine { at_ms, level, text };
+        let lines = said.into_iter().map(line).collect();
+        survives(&LogLines { incarnation, first: number, path, lines })?;
     }
 
     #[test]

@@ -30,10 +30,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{
-    lease::{Fence, Pass},
-    operation::collect,
-};
 pub use self::{
     context::Context,
     lease::{AccessRule, Hook, HookFailure, Hooks, LeaseRules},
@@ -45,6 +41,10 @@ use self::{
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
+};
+pub(crate) use self::{
+    lease::{Fence, Pass},
+    operation::collect,
 };
 use crate::{
     Settings,

@@ -5,6 +5,7 @@
 //! | try a driver in a test                    | [`serve`], [`blocking::serve`] |
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
+//! | use a device nobody else may use meanwhile | [`Lease`] |
 //! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
 //! | have a broker of your own                 | [`LocalBroker`] |
 //!
@@ -30,13 +31,16 @@ pub use broker::{
 };
 pub use bus::BusError;
 pub use bus::floor;
-pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use client::{
+    Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
+    StartedCall,
+};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
 pub use exporter::{
-    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks, LeaseRules,
-    ShutdownError, TurnGuard,
+    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
+    LeaseRules, ShutdownError, TurnGuard,
 };
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};

@@ -64,7 +64,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry } = Streams::of(root);
+        let Streams { out, registry, .. } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),

@@ -7,14 +7,16 @@
 mod calls;
 #[path = "v1/leases.rs"]
 mod leases;
+#[path = "v1/operation.rs"]
+mod operation;
 #[path = "v1/records.rs"]
 mod records;
 #[path = "v1/streams.rs"]
 mod streams;
 
 use bus_schema::{
-    CallId, Fault, FaultKind, Incarnation, Interface, Presence, Refusal, RefusalCode, Session,
-    StreamId, TreeRecord,
+    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Presence, Refusal,
+    RefusalCode, Session, StreamId, TreeRecord,
     codec::{self, DecodeError, Message},
     message::{Ack, Data, KINDS, Outcome, Ping, Reply, Reset, ResetCode},
 };
@@ -58,6 +60,8 @@ fn the_kinds_are_these() {
         (Interface::KIND, Interface::NAME),
     ];
     assert_eq!(records, [(0x20, "presence"), (0x21, "tree"), (0x22, "interface")]);
+    let operation = [(Event::KIND, Event::NAME), (LogLines::KIND, LogLines::NAME)];
+    assert_eq!(operation, [(0x40, "event"), (0x41, "log")]);
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub(crate) async fn serve(
         root: session.root(),
         labels: config.labels,
         state_dir: Some(state_dir),
+        leases: config.leases,
+        hooks: config.hooks,
         ..ExporterConfig::new(config.name.clone(), config.root)
     };
     let exporter = Exporter::start(exporter, settings).await?;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root, StreamId,
-    codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root,
+    StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };

@@ -14,7 +14,9 @@ mod rules;
 
 use std::{collections::HashMap, sync::Arc};
 
-use bus_schema::{AdminAsk, ClientName, DriverId, ExporterName, LeaseAsk, Path, Refusal, RefusalCode};
+use bus_schema::{
+    AdminAsk, ClientName, DriverId, ExporterName, LeaseAsk, Path, Refusal, RefusalCode,
+};
 use tokio::sync::mpsc;
 
 pub(crate) use self::{

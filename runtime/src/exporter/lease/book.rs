@@ -110,7 +110,13 @@ pub(crate) enum Effect {
     /// News for the owner of a ticket.
     Tell(ClientName, LeaseNews),
     /// For everybody to see.
-    Event { kind: EventKind, unit: UnitAt, client: Option<ClientName>, epoch: Option<u64>, reason: String },
+    Event {
+        kind: EventKind,
+        unit: UnitAt,
+        client: Option<ClientName>,
+        epoch: Option<u64>,
+        reason: String,
+    },
 }
 
 /// What a subtree is at.
@@ -214,7 +220,10 @@ impl Book {
         let key = match (ticket, &action) {
             (Some(ticket), _) => Key { client: client.clone(), ticket },
             (None, LeaseAction::Acquire(_)) => {
-                return Leased::Refused(Refusal::new(RefusalCode::Malformed, "acquire needs a ticket"));
+                return Leased::Refused(Refusal::new(
+                    RefusalCode::Malformed,
+                    "acquire needs a ticket",
+                ));
             }
             (None, _) => match self.held_by(client, unit) {
                 Ok(key) => key,
@@ -259,14 +268,24 @@ impl Book {
             Phase::Held(lease) if lease.client == *client => Ok(lease.key()),
             _ => {
                 let text = format!("{client} has no lease on {}", shown(&self.units[unit].path));
-                Err(self.with_holder(unit, Refusal::new(RefusalCode::NotLeased, text), Duration::ZERO))
+                Err(self.with_holder(
+                    unit,
+                    Refusal::new(RefusalCode::NotLeased, text),
+                    Duration::ZERO,
+                ))
             }
         }
     }
 
     // --- commands ----------------------------------------------------------------------------
 
-    fn acquire(&mut self, key: &Key, unit: UnitAt, asked: Acquire, now: Duration) -> Result<(), Refusal> {
+    fn acquire(
+        &mut self,
+        key: &Key,
+        unit: UnitAt,
+        asked: Acquire,
+        now: Duration,
+    ) -> Result<(), Refusal> {
         if self.tickets.contains_key(key) {
             return Ok(()); // a repeat
         }
@@ -316,7 +335,8 @@ impl Book {
         let (allowance, duration) = self.rules.check(&key.client, &self.units[unit].path, asked)?;
         let open = |ticket: &Ticket| !matches!(ticket.state, TicketState::Ended { .. });
         let all = self.tickets.values().filter(|ticket| open(ticket)).count();
-        let own = self.tickets.iter().filter(|(of, ticket)| of.client == key.client && open(ticket));
+        let own =
+            self.tickets.iter().filter(|(of, ticket)| of.client == key.client && open(ticket));
         let own = own.count();
         if all >= TICKETS_MAX || self.tickets.len() >= 2 * TICKETS_MAX {
             let text = format!("{all} requests for leases are here already");

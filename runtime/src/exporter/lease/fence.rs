@@ -114,7 +114,11 @@ impl Fence {
         let with = |refusal: Option<Refusal>, lease: &Lease| {
             let left = gate.until.map(|until| until.saturating_duration_since(Instant::now()));
             let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-            refusal.map(|refusal| Refusal { holder: Some(lease.client.clone()), left_ms, ..refusal })
+            refusal.map(|refusal| Refusal {
+                holder: Some(lease.client.clone()),
+                left_ms,
+                ..refusal
+            })
         };
         match (&gate.standing, epoch) {
             (Standing::Open, None) => gate.rules.allowance(client, &self.path).err(),
@@ -123,7 +127,10 @@ impl Fence {
             }
             (Standing::Leased(lease), Some(epoch)) if lease.lets_in(client) => {
                 let now = lease.epoch;
-                with(not_leased(format!("lease {epoch} on {path} has ended; now it is {now}")), lease)
+                with(
+                    not_leased(format!("lease {epoch} on {path} has ended; now it is {now}")),
+                    lease,
+                )
             }
             (Standing::Leased(lease), _) => {
                 with(not_leased(format!("{path} is leased by {}", lease.client)), lease)

@@ -50,7 +50,7 @@ pub(super) async fn finish(
     let not_safe: Vec<_> = stream::iter(slots(core, unit))
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?; // whoever makes its next value makes it safe
-            (!make_safe(slot, &tenant.driver).await).then(|| slot.address.to_string())
+            (!make_safe(&slot, &tenant.driver).await).then(|| slot.address.to_string())
         })
         .buffer_unordered(AT_ONCE)
         .filter_map(|address| async { address })
@@ -73,8 +73,10 @@ async fn run_hook(
         When::Before => &hooks.before,
         When::After => &hooks.after,
     };
-    let (Some(hook), Some(slot)) = (hook, slots(core, unit).next()) else { return Ok(()) };
-    let Err(why) = hook::run(core, slot, hook, when, lease).await else { return Ok(()) };
+    let (Some(hook), Some(slot)) = (hook, slots(core, unit).into_iter().next()) else {
+        return Ok(());
+    };
+    let Err(why) = hook::run(core, &slot, hook, when, lease).await else { return Ok(()) };
     let why = format!("{why}; its output is call {} of {}", when.call_id(lease), lease.client);
     tracing::warn!(unit, why, "hook failed");
     match hook.on_failure {
@@ -94,10 +96,11 @@ async fn run_hook(
 }
 
 /// The drivers of a subtree, the one at its top first.
-fn slots(core: &Core, unit: usize) -> impl Iterator<Item = &Arc<Slot>> {
-    let mut slots: Vec<_> = core.slots.values().filter(|slot| slot.fence.unit == unit).collect();
+fn slots(core: &Core, unit: usize) -> Vec<Arc<Slot>> {
+    let own = core.slots.values().filter(|slot| slot.fence.unit == unit);
+    let mut slots: Vec<_> = own.cloned().collect();
     slots.sort_by(|a, b| a.address.cmp(&b.address));
-    slots.into_iter()
+    slots
 }
 
 /// What this exporter's last record shows as held.

@@ -3,10 +3,7 @@
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use bus_schema::{
-    CallId, Fault, StreamId, Type, encode_value,
-    message::Begin,
-};
+use bus_schema::{CallId, Fault, StreamId, Type, encode_value, message::Begin};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -178,7 +175,9 @@ async fn copy(pipe: Option<Pipe>, end: Option<Arc<PipeEnd>>) {
     let Some(mut pipe) = pipe else { return };
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
-        if let (Some(end), Ok(item)) = (&end, encode_value(&Bytes::copy_from_slice(&buffer[..read]))) {
+        if let (Some(end), Ok(item)) =
+            (&end, encode_value(&Bytes::copy_from_slice(&buffer[..read])))
+        {
             let _ = std::future::poll_fn(|cx| end.poll_item(cx, &item)).await;
         }
     }

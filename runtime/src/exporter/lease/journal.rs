@@ -19,7 +19,9 @@ const LINES_MAX: usize = 2000;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
     /// Another process has it.
-    #[error("another process has the journal {file}: two exporters must not share a state directory")]
+    #[error(
+        "another process has the journal {file}: two exporters must not share a state directory"
+    )]
     Locked {
         /// The journal.
         file: PathBuf,
@@ -172,7 +174,9 @@ fn read(bytes: &[u8]) -> (Vec<Entry>, usize) {
 /// CRC-32, as Ethernet has it.
 fn checksum(bytes: &[u8]) -> u32 {
     let step = |sum: u32, byte: &u8| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
+        })
     };
     !bytes.iter().fold(u32::MAX, step)
 }

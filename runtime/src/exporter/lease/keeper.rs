@@ -8,9 +8,7 @@ use std::{
 
 use bus_schema::{
     AdminAction, AdminAsk, Administered, ClientName, EventKind, LeaseAction, LeaseAsk, LeaseNews,
-    Leased, Refusal, RefusalCode, codec,
-    message::ResetCode,
-    subject::FromExporter,
+    Leased, Refusal, RefusalCode, codec, message::ResetCode, subject::FromExporter,
 };
 use bytes::Bytes;
 use tokio::{
@@ -140,7 +138,8 @@ impl Keeper {
         loop {
             let now = self.clock.now();
             let due = self.book.due(now).map(|at| self.clock.instant(at));
-            let wake = (self.looked + LOOK_EVERY).min(due.unwrap_or_else(|| self.looked + LOOK_EVERY));
+            let wake =
+                (self.looked + LOOK_EVERY).min(due.unwrap_or_else(|| self.looked + LOOK_EVERY));
             let word = tokio::select! {
                 biased;
                 () = self.core.stop.cancelled() => return,
@@ -223,7 +222,12 @@ impl Keeper {
         }
     }
 
-    fn admin(&mut self, client: &ClientName, ask: AdminAsk, now: Duration) -> Result<String, Refusal> {
+    fn admin(
+        &mut self,
+        client: &ClientName,
+        ask: AdminAsk,
+        now: Duration,
+    ) -> Result<String, Refusal> {
         let AdminAction::Kick { reason, ticket } = ask.action;
         let reason = match reason.is_empty() {
             true => format!("by {client}"),
@@ -238,7 +242,11 @@ impl Keeper {
         }
     }
 
-    fn unit(&self, path: &bus_schema::Path, driver: Option<bus_schema::DriverId>) -> Result<UnitAt, Refusal> {
+    fn unit(
+        &self,
+        path: &bus_schema::Path,
+        driver: Option<bus_schema::DriverId>,
+    ) -> Result<UnitAt, Refusal> {
         self.core.leases.unit(&self.core.name, &self.core.slots, path, driver)
     }
 

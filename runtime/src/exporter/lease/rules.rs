@@ -101,14 +101,23 @@ impl LeaseRules {
         let is_named = named.peek().is_some();
         let rule = named.find(|rule| rule.covers(path)).ok_or_else(|| {
             let text = match is_named {
-                true => format!("{client} may not have {}: no rule of `access` for {client} names it", shown(path)),
-                false => format!("{client} may not have leases here: no rule of `access` names {client}"),
+                true => format!(
+                    "{client} may not have {}: no rule of `access` for {client} names it",
+                    shown(path)
+                ),
+                false => {
+                    format!("{client} may not have leases here: no rule of `access` names {client}")
+                }
             };
             Refusal::new(RefusalCode::NotAllowed, text)
         })?;
         Ok(Allowance {
-            duration_max: rule.duration_max.map_or(all.duration_max, |max| max.min(all.duration_max)),
-            priority_max: rule.priority_max.map_or(all.priority_max, |max| max.min(all.priority_max)),
+            duration_max: rule
+                .duration_max
+                .map_or(all.duration_max, |max| max.min(all.duration_max)),
+            priority_max: rule
+                .priority_max
+                .map_or(all.priority_max, |max| max.min(all.priority_max)),
             leases_max: rule.leases_max.unwrap_or(all.leases_max),
         })
     }
@@ -118,7 +127,11 @@ impl LeaseRules {
     /// # Errors
     ///
     /// *not-allowed*, with the limit.
-    pub(crate) fn duration(&self, asked_ms: u64, allowance: &Allowance) -> Result<Duration, Refusal> {
+    pub(crate) fn duration(
+        &self,
+        asked_ms: u64,
+        allowance: &Allowance,
+    ) -> Result<Duration, Refusal> {
         let max = allowance.duration_max;
         match Duration::from_millis(asked_ms) {
             Duration::ZERO => Ok(self.duration.min(max)),
@@ -149,7 +162,10 @@ impl LeaseRules {
         let allowance = self.allowance(client, path)?;
         if asked.priority > allowance.priority_max {
             let max = allowance.priority_max;
-            let text = format!("{client} may ask with a priority of at most {max}, not {}", asked.priority);
+            let text = format!(
+                "{client} may ask with a priority of at most {max}, not {}",
+                asked.priority
+            );
             return Err(Refusal::new(RefusalCode::NotAllowed, text).with_limit(max));
         }
         let duration = self.duration(asked.duration_ms, &allowance)?;

@@ -69,7 +69,8 @@ impl Book {
 
     /// Who may use a subtree.
     pub(crate) fn standing(&self, unit: UnitAt) -> Standing {
-        let closed = |why: String, lease: &Lease| Standing::Closed { why, lease: Some(lease.clone()) };
+        let closed =
+            |why: String, lease: &Lease| Standing::Closed { why, lease: Some(lease.clone()) };
         match &self.units[unit].phase {
             Phase::Held(lease) if lease.starting => {
                 closed(format!("the hook before the lease of {} still runs", lease.client), lease)
@@ -161,7 +162,8 @@ impl Book {
 
     /// What a board shows, but for how time passes: it is published when this changes.
     pub(crate) fn shown(&self) -> bytes::Bytes {
-        let unit = |unit: &Unit| (unit.state(), unit.why(), unit.lease().cloned(), unit.queue.len());
+        let unit =
+            |unit: &Unit| (unit.state(), unit.why(), unit.lease().cloned(), unit.queue.len());
         format!("{:?}", self.units.iter().map(unit).collect::<Vec<_>>()).into()
     }
 

@@ -70,7 +70,8 @@ impl Book {
             Some(match unit.state {
                 UnitState::Held | UnitState::Starting => Entry::Lease { path: unit.path, lease },
                 _ => {
-                    let end = End { why: bus_schema::LeaseEnd::Unknown, text: unit.why, heir: None };
+                    let end =
+                        End { why: bus_schema::LeaseEnd::Unknown, text: unit.why, heir: None };
                     Entry::Ending { path: unit.path, lease, end }
                 }
             })
