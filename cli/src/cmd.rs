@@ -11,6 +11,7 @@ mod describe;
 mod dev;
 mod doctor;
 mod drivers;
+mod events;
 mod exit_codes;
 mod forward;
 mod list;
@@ -64,6 +65,7 @@ commands! {
     forward Forward Client,
     list List Client,
     describe Describe Client,
+    events Events Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

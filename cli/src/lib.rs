@@ -32,5 +32,6 @@ mod program;
 mod request;
 mod session;
 mod table;
+mod told;
 
 pub use program::Cli;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
+pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
@@ -302,7 +303,20 @@ impl crate::Settings {
     ///
     /// [`BusError::Unfit`] if the broker has no JetStream, or a stream is another's.
     pub async fn make_streams(&self, root: &bus_schema::Root) -> Result<(), BusError> {
-        make_streams(self, root).await
+        make_streams(self, root, None).await
+    }
+
+    /// As [`make_streams`](Self::make_streams); streams that are there keep so much from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`make_streams`](Self::make_streams).
+    pub async fn keep_in_streams(
+        &self,
+        root: &bus_schema::Root,
+        keep: StreamsKeep,
+    ) -> Result<(), BusError> {
+        make_streams(self, root, Some(keep)).await
     }
 
     /// What is wrong with the JetStream streams of `root`, a line each; none if all is well.

@@ -5,6 +5,7 @@ mod context;
 mod core;
 mod desk;
 mod driver_actor;
+mod events;
 mod gate;
 mod lease;
 mod ledger;
@@ -21,7 +22,7 @@ mod turn;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use bus_schema::{DriverId, ExporterName, Incarnation, Root};
+use bus_schema::{DriverId, EventKind, ExporterName, Incarnation, Root};
 use futures_util::{StreamExt as _, stream};
 use ractor::{Actor as _, ActorRef};
 use tokio::{
@@ -37,6 +38,7 @@ pub use self::{
 };
 use self::{
     core::Core,
+    events::Happened,
     lease::{Fences, Journal, JournalError, Keeper, Leases},
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
@@ -227,6 +229,8 @@ impl Exporter {
         core.tasks.spawn(service::serve(core.clone()));
         core.tasks.spawn(sweep(core.clone()));
         core.tasks.spawn(outbox::post(core.clone()));
+        core.tasks.spawn(events::post(core.clone()));
+        core.events.tell(Happened::now(EventKind::ExporterUp).because(&core.host));
         tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
         let marker = marker.map(|marker| marker.path);
         Ok(Self { core, supervisor, supervising, presenter, marker, _stop_on_drop: stop_on_drop })
@@ -252,6 +256,7 @@ impl Exporter {
         let core = &self.core;
         core.ledger().close();
         core.draining.cancel();
+        core.events.tell(Happened::now(EventKind::ExporterDraining));
         self.presenter.draining(core).await;
         core.switchboard.reset_all(
             bus_schema::message::ResetCode::ShuttingDown,
@@ -262,6 +267,7 @@ impl Exporter {
         self.supervisor.stop(None);
         let _ = timeout(grace, self.supervising).await;
         self.presenter.left(core).await;
+        core.events.tell(Happened::now(EventKind::ExporterLeft));
         core.stop.cancel();
         core.tasks.close();
         let _ = timeout(grace, core.tasks.wait()).await;
@@ -311,7 +317,7 @@ async fn move_in(
         .for_each_concurrent(AT_ONCE, |slot| async move {
             let made = make(slot).await;
             if let (true, Ok(driver)) = (unclean && !held.contains(&slot.fence.unit), &made) {
-                make_safe(slot, driver).await;
+                make_safe(core, slot, driver).await;
             }
             let message = |done| SupervisorMsg::Made(slot.clone(), made, Some(done));
             let _ = supervisor.call(message, None).await; // the supervisor outlives the start
@@ -388,7 +394,7 @@ async fn make_all_safe(core: &Arc<Core>) -> Vec<String> {
     stream::iter(core.slots.values())
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?;
-            (!make_safe(slot, &tenant.driver).await).then(|| slot.address.to_string())
+            (!make_safe(core, slot, &tenant.driver).await).then(|| slot.address.to_string())
         })
         .buffer_unordered(AT_ONCE)
         .filter_map(|unsafe_one| async { unsafe_one })

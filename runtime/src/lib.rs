@@ -23,14 +23,15 @@ mod local;
 mod node;
 mod registry;
 mod settings;
+mod stored;
 mod stream;
+mod tail;
 
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::BusError;
-pub use bus::floor;
+pub use bus::{BusError, Keep, StreamsKeep, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
     StartedCall,
@@ -49,6 +50,7 @@ pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };
 pub use stream::{ByteStream, ItemError, Items, StreamError};
+pub use tail::{Numbered, Said, Since, Tail};
 
 /// The name of this host, for records that people read.
 pub(crate) fn host_name() -> String {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,12 +13,12 @@ use bus_schema::{
     limits::PRESENCE_TTL,
     subject::{FromExporter, Streams},
 };
-use tokio::time::{Instant, Interval, interval, timeout};
+use tokio::time::{Instant, Interval, interval};
 
 use crate::{
     Client,
     bus::{BusError, Incoming, Subscription},
-    client::Inner,
+    stored::{read_all, stored_subject},
 };
 
 /// The registry, as a client reads it. Cheap to clone.
@@ -207,11 +206,6 @@ fn numbered_part(record: &Incoming) -> Option<(u32, TreeRecord)> {
     Some((number, codec::decode(record.payload()).ok()?))
 }
 
-/// The subject that a record was stored under.
-fn stored_subject(record: &Incoming) -> &str {
-    record.header("Nats-Subject").unwrap_or_default()
-}
-
 fn exporter_of(client: &Client, record: &Incoming) -> Option<ExporterName> {
     match FromExporter::read(client.root(), stored_subject(record)).ok()? {
         FromExporter::Tree(exporter, _) => Some(exporter),
@@ -228,52 +222,6 @@ fn whole_tree(mut parts: Vec<(u32, TreeRecord)>) -> Vec<DriverRecord> {
     };
     let newest_parts = parts.into_iter().filter(|(number, part)| is_newest(*number, part));
     newest_parts.flat_map(|(_, part)| part.drivers).collect()
-}
-
-/// Reads every message of `stream` on `subject` (a pattern), in order, by batches of direct gets
-/// (ADR-31). No consumer is made.
-pub(crate) async fn read_all(
-    inner: &Arc<Inner>,
-    stream: &str,
-    subject: &str,
-) -> Result<Vec<Incoming>, BusError> {
-    const BATCH: usize = 256;
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let mut all = Vec::new();
-    let mut from = 1_u64;
-    loop {
-        let mut answers = inner.jetstream_box(BATCH + 1);
-        let body = serde_json::json!({ "seq": from, "next_by_subj": subject, "batch": BATCH });
-        let get = Streams::direct_get_many(stream);
-        inner.control().request(get, answers.subject.clone(), body.to_string().into()).await?;
-        let mut pending = 0_u64;
-        loop {
-            let answer =
-                timeout(PATIENCE, answers.next()).await.map_err(|_| unfit(stream, "no answer"))?;
-            if answer.is_no_responders() {
-                return Err(unfit(stream, "there is none on this broker"));
-            }
-            let number = |name| answer.header(name).and_then(|n| n.parse::<u64>().ok());
-            match answer.status() {
-                Some(404) => return Ok(all),
-                Some(204) => {
-                    pending = number("Nats-Num-Pending").unwrap_or(pending);
-                    break;
-                }
-                Some(other) => return Err(unfit(stream, &format!("status {other}"))),
-                None => {}
-            }
-            from = number("Nats-Sequence").map_or(from, |seq| seq + 1);
-            all.push(answer);
-        }
-        if pending == 0 {
-            return Ok(all);
-        }
-    }
-}
-
-fn unfit(stream: &str, why: &str) -> BusError {
-    BusError::Unfit(format!("JetStream stream {stream:?} cannot be read: {why}"))
 }
 
 /// Who comes and goes.

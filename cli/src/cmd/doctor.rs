@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use runtime::{CallError, Client, NATS_SERVER_MIN, Version};
+use runtime::{CallError, Client, Keep, NATS_SERVER_MIN, StreamsKeep, Version};
 
 use crate::{
     advice::{CliError, advice},
     session::Session,
+    told::keep,
 };
 
 /// The protocol's chunks are 64 KiB and a little.
@@ -20,6 +21,12 @@ pub(crate) struct Cmd {
     /// Make the JetStream streams that are missing. It takes an admin's rights.
     #[arg(long)]
     make_streams: bool,
+    /// With --make-streams: keep events so long, and so much: `30d`, `30d,256MiB`.
+    #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
+    keep_events: Option<String>,
+    /// With --make-streams: keep logs so long, and so much: `3d`, `3d,1GiB`.
+    #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
+    keep_logs: Option<String>,
 }
 
 /// One check.
@@ -52,11 +59,12 @@ impl Check {
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let mut checks = Vec::new();
+        let keep = self.keep()?;
         match session.client().await {
             Ok(client) => {
                 checks.push(Check::ok("broker", format!("reached as client {}", client.name())));
                 server(client, &mut checks);
-                self.streams(session, &mut checks).await;
+                self.streams(session, keep, &mut checks).await;
                 exporters(client, &mut checks).await;
             }
             Err(error @ CliError::Usage(_)) => return Err(error),
@@ -70,12 +78,30 @@ impl Cmd {
         }
     }
 
-    async fn streams(&self, session: &Session, checks: &mut Vec<Check>) {
+    /// What the streams shall keep, if that was said.
+    fn keep(&self) -> Result<Option<StreamsKeep>, CliError> {
+        let Self { keep_events, keep_logs, .. } = self;
+        let usual = StreamsKeep::default();
+        let of = |typed: &Option<String>, option, usual: Keep| match typed {
+            None => Ok(usual),
+            Some(typed) => keep(typed, usual)
+                .map_err(|problem| CliError::Usage(format!("{option} {typed}: {problem}"))),
+        };
+        let events = of(keep_events, "--keep-events", usual.events)?;
+        let logs = of(keep_logs, "--keep-logs", usual.logs)?;
+        let said = keep_events.is_some() || keep_logs.is_some();
+        Ok(said.then_some(StreamsKeep { events, logs, ..usual }))
+    }
+
+    async fn streams(&self, session: &Session, keep: Option<StreamsKeep>, checks: &mut Vec<Check>) {
         const WHAT: &str = "streams";
-        let Ok(settings) = session.settings() else { return };
-        if self.make_streams
-            && let Err(error) = settings.make_streams(&session.root()).await
-        {
+        let (Ok(settings), root) = (session.settings(), session.root()) else { return };
+        let made = match (self.make_streams, keep) {
+            (false, _) => Ok(()),
+            (true, None) => settings.make_streams(&root).await,
+            (true, Some(keep)) => settings.keep_in_streams(&root, keep).await,
+        };
+        if let Err(error) = made {
             return checks.push(Check::failed(WHAT, error));
         }
         match settings.check_streams(&session.root()).await {

@@ -14,75 +14,120 @@ use tokio::time::timeout;
 use super::{BusError, Conn, random};
 use crate::Settings;
 
-/// Records of streaming calls are kept this long …
-const OUT_AGE: Duration = Duration::from_secs(24 * 3600);
-/// … and to this size, whichever is less; the oldest go first.
-const OUT_BYTES: u64 = 4 << 30;
 /// Nothing in the registry lives longer than this without being written again.
 const REGISTRY_BYTES: u64 = 256 << 20;
+/// The stream is there already, and its configuration is another.
+const IN_USE: u64 = 10058;
+
+/// How long and how much one stream keeps, whichever is less; the oldest go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How long.
+    pub age: Duration,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// What the streams of one root keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamsKeep {
+    /// Records of streaming calls.
+    pub out: Keep,
+    /// Events.
+    pub events: Keep,
+    /// Logs.
+    pub logs: Keep,
+}
+
+impl Default for StreamsKeep {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        Self {
+            out: Keep { age: days(1), bytes: 4 << 30 },
+            events: Keep { age: days(30), bytes: 256 << 20 },
+            logs: Keep { age: days(3), bytes: 1 << 30 },
+        }
+    }
+}
 
 /// The configuration of each stream.
-fn configurations(root: &Root) -> [(String, Json); 2] {
-    let Streams { out, registry } = Streams::of(root);
-    let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-    let common = |name: &str, subjects: Vec<String>| {
-        json!({
-            "name": name,
-            "subjects": subjects,
-            "retention": "limits",
-            "storage": "file",
-            "discard": "old",
-            "num_replicas": 1,
-            "allow_direct": true,
-            "allow_rollup_hdrs": false,
-            "deny_delete": true,
-            "deny_purge": true,
-            "max_consumers": -1,
-            "max_msgs": -1,
-        })
-    };
-    let with = |mut config: Json, more: Json| {
-        if let (Json::Object(config), Json::Object(more)) = (&mut config, more) {
-            config.extend(more);
-        }
-        config
-    };
-    let records = with(
-        common(&out, vec![FromExporter::out_all(root)]),
-        json!({
-            "max_msgs_per_subject": 1,
-            "max_age": nanos(OUT_AGE),
-            "max_bytes": OUT_BYTES,
-            "duplicate_window": nanos(Duration::from_secs(120)),
-        }),
-    );
+fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 4] {
+    let Streams { out, registry, events, logs } = Streams::of(root);
+    let seconds = |seconds| nanos(Duration::from_secs(seconds));
+    let records = stream(&out, vec![FromExporter::out_all(root)], 1, seconds(120));
     let subjects = vec![
         FromExporter::presence_all(root),
         FromExporter::tree_all(root),
         FromExporter::interface_all(root),
         FromExporter::board_all(root),
     ];
-    let registry_config = with(
-        common(&registry, subjects),
-        json!({
-            "max_msgs_per_subject": 1,
-            "max_bytes": REGISTRY_BYTES,
-            "allow_msg_ttl": true,
-            "duplicate_window": nanos(Duration::from_secs(1)),
-        }),
-    );
-    [(out, records), (registry, registry_config)]
+    let mut registered = stream(&registry, subjects, 1, seconds(1));
+    registered["max_bytes"] = REGISTRY_BYTES.into();
+    registered["allow_msg_ttl"] = true.into();
+    let happened = stream(&events, vec![FromExporter::events(root, None)], -1, seconds(120));
+    let said = stream(&logs, vec![FromExporter::logs(root, None, None)], -1, seconds(1));
+    [
+        (out, kept(records, keep.out)),
+        (registry, registered),
+        (events, kept(happened, keep.events)),
+        (logs, kept(said, keep.logs)),
+    ]
 }
 
-/// Makes the streams of `root`, or finds them as they must be.
+fn stream(name: &str, subjects: Vec<String>, per_subject: i64, duplicates: u64) -> Json {
+    json!({
+        "name": name,
+        "subjects": subjects,
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "num_replicas": 1,
+        "allow_direct": true,
+        "allow_rollup_hdrs": false,
+        "deny_delete": true,
+        "deny_purge": true,
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": per_subject,
+        "duplicate_window": duplicates,
+    })
+}
+
+fn kept(mut config: Json, keep: Keep) -> Json {
+    config["max_age"] = nanos(keep.age).into();
+    config["max_bytes"] = keep.bytes.into();
+    config
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Makes the streams of `root`, or finds them as they must be. What they keep is the operator's:
+/// a stream that is there is only changed if `keep` is given.
 ///
 /// # Errors
 ///
 /// [`BusError::Unfit`] if the broker has no JetStream, or a stream of that name is another's.
-pub(crate) async fn make_streams(settings: &Settings, root: &Root) -> Result<(), BusError> {
+pub(crate) async fn make_streams(
+    settings: &Settings,
+    root: &Root,
+    keep: Option<StreamsKeep>,
+) -> Result<(), BusError> {
     let conn = settings.connect("jmp-bus streams").await?;
-    for (name, config) in configurations(root) {
-        let answer = ask(&conn, root, Streams::create(&name), config.to_string()).await?;
+    for (name, config) in configurations(root, keep.unwrap_or_default()) {
+        let mut answer = ask(&conn, root, Streams::create(&name), config.to_string()).await?;
+        if answer.pointer("/error/err_code").and_then(Json::as_u64) == Some(IN_USE) {
+            let there = ask(&conn, root, Streams::info(&name), String::new()).await?;
+            answer = match keep {
+                None if differences(&there["config"], &config).is_empty() => continue,
+                None => answer,
+                Some(_) => {
+                    let changed = overlaid(there["config"].clone(), config);
+                    ask(&conn, root, Streams::update(&name), changed.to_string()).await?
+                }
+            };
+        }
         if let Some(error) = answer.get("error") {
             let why = error.get("description").and_then(Json::as_str).unwrap_or("no reason given");
             return Err(BusError::Unfit(format!(
@@ -94,28 +139,41 @@ pub(crate) async fn make_streams(settings: &Settings, root: &Root) -> Result<(),
     Ok(())
 }
 
+/// `there` with what must be and what is kept; storage and replicas stay the operator's.
+fn overlaid(mut there: Json, config: Json) -> Json {
+    for key in ["subjects", "max_msgs_per_subject", "allow_direct", "max_age", "max_bytes"] {
+        if let Some(value) = config.get(key) {
+            there[key] = value.clone();
+        }
+    }
+    there
+}
+
+/// What must be so and is not, a line each.
+fn differences(there: &Json, config: &Json) -> Vec<String> {
+    let shown = |json: Option<&Json>| json.map_or("missing".to_owned(), Json::to_string);
+    let mut found = Vec::new();
+    for key in ["subjects", "max_msgs_per_subject", "allow_direct", "allow_msg_ttl"] {
+        let (is, wanted) = (there.get(key), config.get(key));
+        if wanted.is_some() && is != wanted {
+            found.push(format!("{key} is {}, must be {}", shown(is), shown(wanted)));
+        }
+    }
+    found
+}
+
 /// What is wrong with the streams of `root`, a line each; none if all is well.
 pub(crate) async fn check_streams(conn: &Conn, root: &Root) -> Result<Vec<String>, BusError> {
     let mut problems = Vec::new();
-    for (name, config) in configurations(root) {
+    for (name, config) in configurations(root, StreamsKeep::default()) {
         let answer = ask(conn, root, Streams::info(&name), String::new()).await?;
         let Some(there) = answer.get("config") else {
             let why = answer.pointer("/error/description").and_then(Json::as_str);
             problems.push(format!("stream {name:?}: {}", why.unwrap_or("no answer")));
             continue;
         };
-        for key in ["subjects", "max_msgs_per_subject", "allow_direct", "allow_msg_ttl"] {
-            let (is, wanted) = (there.get(key), config.get(key));
-            if wanted.is_some() && is != wanted {
-                let shown =
-                    |json: Option<&Json>| json.map_or("missing".to_owned(), Json::to_string);
-                problems.push(format!(
-                    "stream {name:?}: {key} is {}, must be {}",
-                    shown(is),
-                    shown(wanted)
-                ));
-            }
-        }
+        let differences = differences(there, &config);
+        problems.extend(differences.iter().map(|what| format!("stream {name:?}: {what}")));
     }
     Ok(problems)
 }

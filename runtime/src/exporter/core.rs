@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
+    events::{Events, Happened},
     lease::Leases,
     ledger::{Ledger, Receipt},
     outbox::Outbox,
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    pub(crate) events: Events,
 }
 
 /// What the service API reports.
@@ -94,6 +96,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            events: Events::default(),
         })
     }
 
@@ -110,18 +113,23 @@ impl Core {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everybody that something happened.
-    #[expect(clippy::unused_self, reason = "events go to the log until they go to the bus")]
+    /// Tells everybody of a lease.
     pub(crate) fn event(
         &self,
         kind: EventKind,
         path: &Path,
         client: Option<ClientName>,
         epoch: Option<u64>,
-        reason: String,
+        reason: impl std::fmt::Display,
     ) {
-        let client = client.as_ref().map(tracing::field::display);
-        tracing::debug!(%kind, %path, client, epoch, reason, "event");
+        let mut happened = Happened::now(kind).at(path.to_string()).because(reason);
+        if let Some(client) = client {
+            happened = happened.by(client);
+        }
+        if let Some(epoch) = epoch {
+            happened = happened.under(epoch);
+        }
+        self.events.tell(happened);
     }
 
     /// A call came of somebody who may not use the driver now.
@@ -132,8 +140,8 @@ impl Core {
         epoch: Option<u64>,
         refusal: &Refusal,
     ) {
-        let (client, reason) = (Some(client.clone()), refusal.text.clone());
-        self.event(EventKind::CallFenced, &slot.fence.path, client, epoch, reason);
+        let client = Some(client.clone());
+        self.event(EventKind::CallFenced, &slot.path, client, epoch, &refusal.text);
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject

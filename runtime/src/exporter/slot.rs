@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bus_schema::{DriverId, Interface, Method, Refusal, RefusalCode, Serve};
+use bus_schema::{DriverId, Interface, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,7 @@ pub(crate) struct Slot {
     pub(crate) id: DriverId,
     /// The address, for logs and for those who wait for the turn.
     pub(crate) address: Box<str>,
+    pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
     /// The fence around the subtree that it is leased with.
@@ -44,12 +45,13 @@ impl Slot {
     pub(crate) fn new(
         id: DriverId,
         address: Box<str>,
+        path: Path,
         factory: Factory,
         turn: Turn,
         fence: Arc<Fence>,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, factory, turn, fence, state: RwLock::new(state) }
+        Self { id, address, path, factory, turn, fence, state: RwLock::new(state) }
     }
 
     pub(crate) fn set(&self, state: State) {

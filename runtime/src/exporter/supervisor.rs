@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus_schema::{ClientName, DriverId, Fault, Serve};
+use bus_schema::{ClientName, DriverId, EventKind, Fault, Serve};
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{sleep, timeout};
@@ -17,6 +17,7 @@ use super::{
     context::{Context, Operation},
     core::Core,
     driver_actor::{DriverActor, DriverArgs},
+    events::Happened,
     slot::{Slot, State, Tenant},
 };
 
@@ -119,6 +120,9 @@ impl SupervisorState {
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
                 self.tenants.insert(actor.get_id(), slot.clone());
+                if self.crashes.contains_key(&slot.id) {
+                    self.tell(EventKind::DriverRestarted, &slot, "");
+                }
                 slot.set(State::Up(Tenant { actor, driver, gone, interfaces }));
             }
             Err(error) => self.try_again(myself, slot, error.to_string(), Crash::Start),
@@ -144,6 +148,11 @@ impl SupervisorState {
         let for_good = crash == Crash::Running && crashes.len() >= CRASHES_MAX;
         let pause = (BACKOFF_MIN * (1 << crashes.len().min(8))).min(BACKOFF_MAX);
         tracing::warn!(actor = %slot.address, why, for_good, "driver went down");
+        match (crash, for_good) {
+            (Crash::Running, true) => self.tell(EventKind::DriverFailed, &slot, &why),
+            (Crash::Running, false) => self.tell(EventKind::DriverCrashed, &slot, &why),
+            (Crash::Start, _) => {} // it may be looked for for days
+        }
         slot.set(State::Vacant { why, for_good });
         if for_good {
             return;
@@ -156,10 +165,16 @@ impl SupervisorState {
             }
             let made = make(&slot).await;
             if let (Crash::Running, Ok(driver)) = (crash, &made) {
-                make_safe(&slot, driver).await;
+                make_safe(&core, &slot, driver).await;
             }
             let _ = myself.send_message(SupervisorMsg::Made(slot, made, None)); // or it is gone
         });
+    }
+}
+
+impl SupervisorState {
+    fn tell(&self, kind: EventKind, slot: &Slot, why: &str) {
+        self.core.events.tell(Happened::now(kind).at(slot.path.to_string()).because(why));
     }
 }
 
@@ -170,7 +185,7 @@ pub(crate) async fn make(slot: &Slot) -> Result<Arc<dyn Serve>, Fault> {
 }
 
 /// Makes a device safe, within [`SAFE_WITHIN`] and under its turn. Says whether it is.
-pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
+pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
     let itself: ClientName = "exporter".parse().expect("a name");
     let operation = Arc::new(Operation {
         caller: itself,
@@ -196,5 +211,7 @@ pub(crate) async fn make_safe(slot: &Slot, driver: &Arc<dyn Serve>) -> bool {
         Err(_elapsed) => format!("it took more than {SAFE_WITHIN:?}"),
     };
     tracing::error!(actor = %slot.address, problem, "device is not safe");
+    let unsafe_now = Happened::now(EventKind::DriverUnsafe).at(slot.path.to_string());
+    core.events.tell(unsafe_now.because(problem));
     false
 }

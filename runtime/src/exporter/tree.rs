@@ -55,8 +55,8 @@ impl Tree {
                 Some(shared) => turns.entry(shared.clone()).or_default().clone(),
                 None => Turn::default(),
             };
-            let slot =
-                Slot::new(id, address.into(), factory.clone(), turn, fences.around(path).clone());
+            let (address, fence) = (address.into(), fences.around(path).clone());
+            let slot = Slot::new(id, address, path.clone(), factory.clone(), turn, fence);
             slots.insert(path.clone(), Arc::new(slot));
         }
         let leaves = nodes.into_iter().map(|(path, node)| {

@@ -2,6 +2,7 @@
 //! harm it.
 
 mod calls;
+mod events;
 mod example;
 mod forgery;
 mod open_calls;

@@ -50,7 +50,7 @@ pub(super) async fn finish(
     let not_safe: Vec<_> = stream::iter(slots(core, unit))
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?; // whoever makes its next value makes it safe
-            (!make_safe(&slot, &tenant.driver).await).then(|| slot.address.to_string())
+            (!make_safe(core, &slot, &tenant.driver).await).then(|| slot.address.to_string())
         })
         .buffer_unordered(AT_ONCE)
         .filter_map(|address| async { address })

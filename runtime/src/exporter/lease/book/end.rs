@@ -74,7 +74,6 @@ impl Book {
         }
         let (lease, end) = (lease.clone(), end.clone());
         if let Err(why) = safe {
-            self.event(EventKind::DriverUnsafe, unit, None, Some(epoch), &why);
             let again = now + UNSAFE_AGAIN;
             self.units[unit].phase = Phase::Unsafe { lease, end, why, again };
             self.effects.push(Effect::Admit(unit));
