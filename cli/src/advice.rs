@@ -6,7 +6,8 @@ use std::{borrow::Cow, io, process::ExitCode};
 
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError, ShutdownError,
+    BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError, SettingsError,
+    ShutdownError,
 };
 use serde_json::json;
 
@@ -17,6 +18,8 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -62,6 +65,11 @@ pub(crate) enum CliError {
     /// Whoever read stdout has left.
     #[error("nobody reads the output any more")]
     NobodyReads,
+    /// The command that `run` or `shell` ran ended like this, and has said why.
+    #[error("the command ended with {0}")]
+    Ended(u8),
+    #[error("the lease on {address} was lost: {why}")]
+    LeaseLost { address: String, why: String },
     #[error("interrupted")]
     Interrupted(Signal),
 }
@@ -82,6 +90,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Ended(_) | Self::LeaseLost { .. } => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -103,6 +112,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (17, "one or more of several calls failed; each says how"),
     (18, "`doctor` found something wrong"),
     (19, "a step of `demo` did not happen as it should"),
+    (20, "the lease is another's, or did not become free in time"),
+    (21, "the lease was lost while it was used"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -114,6 +125,7 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lease(error) => return of_lease(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
@@ -144,6 +156,8 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Io { .. } => (1, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
+        CliError::Ended(code) => (*code, ""),
+        CliError::LeaseLost { .. } => (21, "see `jmp-bus events` for who ended it"),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
         CliError::Interrupted(Signal::Terminate) => (143, ""),
     };
@@ -179,7 +193,7 @@ fn of_reset(code: ResetCode) -> (u8, &'static str) {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }
         ResetCode::ShuttingDown => (14, "its exporter is being stopped; try again when it is back"),
-        ResetCode::LeaseEnded => (14, "the lease it was opened under has ended"),
+        ResetCode::LeaseEnded => (21, "the lease it was opened under has ended"),
         ResetCode::Silent => (14, "is its exporter up? see `jmp-bus list`"),
     }
 }
@@ -202,11 +216,35 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
         RefusalCode::Failed => "its driver crashes: see the log of its exporter",
         RefusalCode::ShuttingDown => "its exporter is being stopped; try again when it is back",
         RefusalCode::Expired => "give it more time with --deadline",
-        RefusalCode::NotLeased => "this driver needs a lease",
+        RefusalCode::NotLeased => {
+            "see `jmp-bus lease list`; take it with `jmp-bus lease acquire --wait`"
+        }
         RefusalCode::NotAllowed => "ask who runs the exporter; or be somebody else with --as",
         RefusalCode::Other(_) => "the exporter is newer than this program",
     };
     hint.into()
+}
+
+fn of_lease(error: &LeaseError) -> Advice {
+    let (code, hint) = match error {
+        LeaseError::NoExporter { .. } | LeaseError::TooFew { .. } => {
+            (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?")
+        }
+        LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
+            (20, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
+        }
+        LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        LeaseError::TimedOut { .. } => (20, "wait longer, or see `jmp-bus lease queue`"),
+        LeaseError::Ended { .. } => (21, "see `jmp-bus events` for who ended it"),
+        LeaseError::Silent { .. } => {
+            (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
+        }
+        LeaseError::Garbled(_) => {
+            (14, "the exporter may be of another version: see `jmp-bus list`")
+        }
+        LeaseError::Bus(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
 }
 
 fn of_bus(error: &BusError) -> Advice {
@@ -230,7 +268,10 @@ fn of_exporter(error: &ExporterError) -> Advice {
         }
         ExporterError::SameId { .. } => (16, "let only one of them have the `uuid`".into()),
         ExporterError::NoTarget { .. } => (16, "correct the `ref`".into()),
-        ExporterError::StateDir { .. } => (1, "name another one with --state-dir".into()),
+        ExporterError::StateDir { .. } | ExporterError::Journal(_) => {
+            (1, "name another one with --state-dir".into())
+        }
+        ExporterError::NoSubtree { .. } => (16, "correct `leases.subtrees`".into()),
     }
 }
 
@@ -238,7 +279,7 @@ fn of_exporter(error: &ExporterError) -> Advice {
 pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
-        (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        (CliError::NobodyReads | CliError::Interrupted(_) | CliError::Ended(_), _) => {}
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
             eprintln!("jmp-bus: {error}");
@@ -261,8 +302,14 @@ pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
     if !hint.is_empty() {
         object["hint"] = hint.into();
     }
-    if let CliError::Call(CallError::Refused { refusal, .. }) = error {
+    if let CliError::Call(CallError::Refused { refusal, .. })
+    | CliError::Lease(LeaseError::Refused { refusal, .. }) = error
+    {
         object["refused"] = refusal.code.as_str().into();
+        if let Some(holder) = &refusal.holder {
+            object["holder"] = holder.as_str().into();
+            object["left_ms"] = refusal.left_ms.into();
+        }
     }
     if let CliError::Call(CallError::Fault { fault, .. }) = error {
         object["fault"] = fault.kind.as_str().into();

@@ -14,8 +14,11 @@ mod drivers;
 mod events;
 mod exit_codes;
 mod forward;
+mod lease;
 mod list;
+mod run;
 mod serve;
+mod shell;
 mod stream;
 
 use crate::{advice::CliError, session::Session};
@@ -29,6 +32,8 @@ pub(crate) enum Role {
     Worker,
     /// It has many threads, and sees to interrupts itself: it has devices to make safe.
     Server,
+    /// It has many threads, and sees to interrupts itself: another program runs in it.
+    Holder,
     /// As a server; and what it does is told on stdout, so it logs nothing unless it is asked.
     Demo,
 }
@@ -66,6 +71,9 @@ commands! {
     list List Client,
     describe Describe Client,
     events Events Client,
+    lease Lease Client,
+    shell Shell Holder,
+    run Run Holder,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

@@ -25,6 +25,7 @@ mod console;
 mod demo;
 mod desk;
 mod fanout;
+mod held;
 mod interrupt;
 mod listener;
 mod output;
@@ -33,5 +34,6 @@ mod request;
 mod session;
 mod table;
 mod told;
+mod wanted;
 
 pub use program::Cli;

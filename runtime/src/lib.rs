@@ -45,7 +45,7 @@ pub use exporter::{
 };
 pub use local::{Served, serve};
 pub use node::{Factory, Node, Role};
-pub use registry::{Change, Found, Registry, Watch, Why};
+pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bus_schema::{Describe, Path, limits::LEASE_PRIORITY_MAX};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     keys::Keys,
@@ -75,7 +75,7 @@ struct HookConfig {
     on_failure: OnFailure,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Describe)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "camelCase")]
 enum OnFailure {
     /// It is told, and all goes on.

@@ -481,8 +481,8 @@ impl World {
     fn everybody_is_served_or_told(&mut self) {
         self.mail.clear();
         self.book.connection(true, self.now);
-        let keys: Vec<_> = self.book.tickets.keys().cloned().collect();
         for _ in 0..100 {
+            let keys: Vec<_> = self.book.tickets.keys().cloned().collect();
             for key in &keys {
                 let unit = self.book.tickets.get(key).map_or(0, |ticket| ticket.unit);
                 let stands = self.book.stands(key, self.now);
@@ -503,7 +503,7 @@ impl World {
             self.carry_out();
             self.check();
         }
-        for key in &keys {
+        for key in self.book.tickets.keys() {
             let stands = self.book.stands(key, self.now);
             assert!(matches!(stands, Leased::Ended { .. }), "{key:?} is {stands:?}");
         }
