@@ -129,7 +129,7 @@ impl DriverKind for UdpNetwork {
     }
 
     fn interfaces_of_kind() -> Vec<Arc<Interface>> {
-        vec![NetworkInterface::describe()]
+        vec![NetworkInterface::describe(), crate::network::udp::UdpNetworkInterface::describe()]
     }
 }
 

@@ -8,9 +8,15 @@
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
+//!
+//! | adapter                                           | what it connects a stream method to |
+//! |---------------------------------------------------|----------------|
+//! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
+//! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
 
+mod adapter;
 mod composite;
 mod console;
 mod kinds;
@@ -21,6 +27,10 @@ mod qemu;
 mod serial;
 mod shell;
 
+pub use adapter::{
+    ClientAdapter, StreamMethod,
+    portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble},
+};
 pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
@@ -30,7 +40,7 @@ pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
     tcp::{TcpNetwork, TcpNetworkConfig},
-    udp::{UdpNetwork, UdpNetworkConfig},
+    udp::{UdpNetwork, UdpNetworkBlocking, UdpNetworkClient, UdpNetworkConfig},
     unix::{UnixNetwork, UnixNetworkConfig},
 };
 pub use power::{

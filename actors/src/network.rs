@@ -28,7 +28,7 @@ pub trait Network {
 }
 
 /// Bytes that are copied at a time: one chunk of a stream.
-const COPY_BYTES: usize = 64 << 10;
+pub(crate) const COPY_BYTES: usize = 64 << 10;
 
 /// Opens a connection, and names the service if that fails.
 async fn connected<T>(

@@ -155,6 +155,10 @@ pub struct Cancel {
 pub struct Told {
     /// Which run of the exporter speaks.
     pub incarnation: Incarnation,
+    /// How long it has run, in ms. What was first sent longer ago may have been executed by an
+    /// earlier run.
+    #[serde(default)]
+    pub uptime_ms: u64,
     /// One answer for each id, in their order.
     pub calls: Vec<Progress>,
 }

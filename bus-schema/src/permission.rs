@@ -136,6 +136,8 @@ pub const TABLE: &[Grant] = &[
     subscribe(SubjectSet::LeaseTo, &[Client]),
     subscribe(SubjectSet::Presence, &[Client]),
     subscribe(SubjectSet::Board, &[Client]),
+    subscribe(SubjectSet::Events, &[Client]),
+    subscribe(SubjectSet::Logs, &[Client]),
     both(SubjectSet::Inbox, PEOPLE, PEOPLE),
     publish(SubjectSet::Inboxes, &[Exporter]),
     both(SubjectSet::ExporterInbox, &[Exporter], &[Exporter]),
@@ -145,6 +147,8 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadOutOf, &[Client]),
     publish(SubjectSet::ReadOut, &[Observer]),
     publish(SubjectSet::ReadOutLast, &[Observer]),
+    publish(SubjectSet::ReadEvents, &[Client, Observer]),
+    publish(SubjectSet::ReadLogs, &[Client, Observer]),
     publish(SubjectSet::JetStream, &[Admin]),
     both(SubjectSet::Services, PEOPLE, &[Exporter]),
 ];

@@ -11,6 +11,7 @@
 //! The token behind `c` is the sender's identity: the broker's permissions make it true.
 
 mod set;
+pub mod system;
 
 use std::fmt;
 

@@ -371,7 +371,7 @@ proptest! {
         survives(&Reply { outcome })?;
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
-        survives(&Told { incarnation, calls })?;
+        survives(&Told { incarnation, uptime_ms, calls })?;
         survives(&Ping {})?;
         survives(&Pong { incarnation, host, uptime_ms })?;
     }

@@ -4,10 +4,11 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
+use actors::PortforwardError;
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError, SettingsError,
-    ShutdownError,
+    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
+    SettingsError, ShutdownError,
 };
 use serde_json::json;
 
@@ -30,6 +31,14 @@ pub(crate) enum CliError {
     Exporter(#[from] ExporterError),
     #[error(transparent)]
     Shutdown(#[from] ShutdownError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The change is kept, and the broker has not heard of it.
+    #[error("it is written here, and the broker does not know yet: {0}")]
+    NotPushed(AuthorityError),
+    /// Somebody else's credentials.
+    #[error("these credentials are those of {whose}, and this takes {wanted}")]
+    NotYours { whose: String, wanted: String },
     #[error("the configuration is not valid:\n{0}")]
     Config(#[from] ConfigErrors),
     /// What was typed makes no sense together.
@@ -60,6 +69,8 @@ pub(crate) enum CliError {
     NoBoard(&'static str),
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
+    #[error(transparent)]
+    Portforward(#[from] PortforwardError),
     #[error("cannot show a result: {0}")]
     Show(#[from] serde_json::Error),
     /// Whoever read stdout has left.
@@ -136,6 +147,13 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Shutdown(ShutdownError::Unsafe { .. }) => {
             (13, "see to these devices by hand: they may still be powered")
         }
+        CliError::Authority(error) => return of_authority(error),
+        CliError::NotPushed(_) => {
+            (15, "run `jmp-bus admin push` as soon as the broker can be reached")
+        }
+        CliError::NotYours { .. } => {
+            (2, "name the right ones with --creds, or leave --as out; see `jmp-bus whoami`")
+        }
         CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
         CliError::Usage(_) => (2, "see `jmp-bus help COMMAND`"),
         CliError::NoBroker => {
@@ -154,6 +172,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         }
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
+        CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Ended(code) => (*code, ""),
@@ -256,6 +275,35 @@ fn of_bus(error: &BusError) -> Advice {
             (15, "may this user subscribe there? see `jmp-bus doctor` and the broker's log")
         }
         BusError::Unfit(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
+}
+
+fn of_authority(error: &AuthorityError) -> Advice {
+    let (code, hint) = match error {
+        AuthorityError::Exists { .. } => (1, "name another place, or move away what is there"),
+        AuthorityError::Missing { .. } => {
+            (1, "name its directory with --dir, or make one with `jmp-bus admin init`")
+        }
+        AuthorityError::Locked { .. } => (1, "try again when it is done"),
+        AuthorityError::File { .. } => (1, ""),
+        AuthorityError::Damaged { .. } => (1, "put it back from your copy of the authority"),
+        AuthorityError::Name(_) | AuthorityError::Reserved { .. } => (2, "give it another name"),
+        AuthorityError::Taken { name, .. } => {
+            let revoke =
+                format!("`jmp-bus admin revoke {name}` first, or a second key with --again");
+            return (2, revoke.into());
+        }
+        AuthorityError::Unknown { known, .. } if known.is_empty() => {
+            (2, "nobody has credentials yet: see `jmp-bus help admin add`")
+        }
+        AuthorityError::Unknown { known, .. } => {
+            return (2, format!("there is {}", known.join(", ")).into());
+        }
+        AuthorityError::Ambiguous { .. } => (2, "say which with --role"),
+        AuthorityError::Certificate { .. } => (2, "a --host is a host name or an IP address"),
+        AuthorityError::Bus(error) => return of_bus(error),
+        AuthorityError::NotTaken { .. } => (15, "see the broker's log"),
     };
     (code, hint.into())
 }

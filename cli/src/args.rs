@@ -69,7 +69,7 @@ pub(crate) struct Global {
     /// The first token of all subjects: two labs can share a broker under two roots.
     #[arg(long, global = true, value_name = "NAME", env = "JMP_BUS_ROOT", default_value = "jmp")]
     pub(crate) root: Root,
-    /// The client's name. The broker may insist on one; by default it is the user's.
+    /// The client's name: by default that of the credentials, and without them the user's.
     #[arg(long = "as", global = true, value_name = "NAME", env = "JMP_BUS_CLIENT")]
     client: Option<ClientName>,
     /// How to print results.
@@ -117,6 +117,11 @@ impl Global {
             ("NATS_KEY", path(&self.tlskey)),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// The name that was given.
+    pub(crate) fn asked_for(&self) -> Option<&ClientName> {
+        self.client.as_ref()
     }
 
     /// The name that was given, or the user's as far as it can be a name.

@@ -1,5 +1,6 @@
 //! The commands, one file each. A new one is a `mod` and a line in the list below.
 
+mod admin;
 mod bench;
 mod call;
 mod check;
@@ -16,10 +17,12 @@ mod exit_codes;
 mod forward;
 mod lease;
 mod list;
+mod logs;
 mod run;
 mod serve;
 mod shell;
 mod stream;
+mod whoami;
 
 use crate::{advice::CliError, session::Session};
 
@@ -67,13 +70,14 @@ commands! {
     stream Stream Client,
     connect Connect Client,
     console Console Client,
-    forward Forward Client,
+    forward Forward Worker,
     list List Client,
     describe Describe Client,
     events Events Client,
     lease Lease Client,
     shell Shell Holder,
     run Run Holder,
+    logs Logs Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,
@@ -81,6 +85,8 @@ commands! {
     demo Demo Demo,
     bench Bench Worker,
     doctor Doctor Client,
+    admin Admin Client,
+    whoami Whoami Client,
     completions Completions Client,
     exit_codes ExitCodes Client,
 }

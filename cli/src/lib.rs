@@ -27,7 +27,6 @@ mod desk;
 mod fanout;
 mod held;
 mod interrupt;
-mod listener;
 mod output;
 mod program;
 mod request;

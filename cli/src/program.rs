@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use bus_schema::Level;
 use clap::Parser as _;
-use runtime::{DriverKind, Kind, Kinds};
+use runtime::{DriverKind, Kind, Kinds, LogTap};
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
@@ -50,16 +51,16 @@ impl Cli {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
         };
-        start_logging(&global, command.role());
+        let log = start_logging(&global, command.role());
         let format = global.output;
-        match run(global, self.kinds, command) {
+        match run(Session::new(global, self.kinds, log), command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => advice::report(&error, format),
         }
     }
 }
 
-fn run(global: Global, kinds: Kinds, command: Command) -> Result<(), CliError> {
+fn run(session: Session, command: Command) -> Result<(), CliError> {
     // One thread starts faster, and a client has little to do.
     let mut builder = match command.role() {
         Role::Client => tokio::runtime::Builder::new_current_thread(),
@@ -69,7 +70,7 @@ fn run(global: Global, kinds: Kinds, command: Command) -> Result<(), CliError> {
     };
     let started = builder.enable_all().build();
     let runtime = started.map_err(|source| CliError::io("start", source))?;
-    let outcome = runtime.block_on(until_interrupted(Session::new(global, kinds), command));
+    let outcome = runtime.block_on(until_interrupted(session, command));
     runtime.shutdown_background(); // a read of stdin that waits for a key cannot be stopped
     outcome
 }
@@ -91,23 +92,34 @@ async fn until_interrupted(session: Session, command: Command) -> Result<(), Cli
     outcome
 }
 
-/// Logs go to stderr. A client says nothing unless it is asked; a server says what matters.
-fn start_logging(global: &Global, role: Role) {
+/// Logs go to stderr. A client says nothing unless it is asked; a server says what matters, and
+/// what it says goes to the bus besides, however quiet it is here.
+fn start_logging(global: &Global, role: Role) -> LogTap {
+    let tap = LogTap::new();
+    let serves = matches!(role, Role::Server | Role::Demo);
     let asked = global.verbose + u8::from(role == Role::Server);
     let level = match (asked, global.quiet) {
-        (0, _) => return,
-        (_, true) => LevelFilter::ERROR,
-        (1, false) => LevelFilter::INFO,
-        (2, false) => LevelFilter::DEBUG,
-        (_, false) => LevelFilter::TRACE,
+        (0, _) => None,
+        (_, true) => Some(LevelFilter::ERROR),
+        (1, false) => Some(LevelFilter::INFO),
+        (2, false) => Some(LevelFilter::DEBUG),
+        (_, false) => Some(LevelFilter::TRACE),
     };
-    // The connection's own events are for whoever looks for trouble.
-    let others = if level <= LevelFilter::INFO { LevelFilter::WARN } else { level };
-    let targets = Targets::new().with_default(level).with_target("async_nats", others);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    // An error means that a lab's own `main` has set one up already.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+    let to_stderr = level.map(|level| {
+        // The connection's own events are for whoever looks for trouble.
+        let others = if level <= LevelFilter::INFO { LevelFilter::WARN } else { level };
+        let targets = Targets::new().with_default(level).with_target("async_nats", others);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_target(false)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        lines.with_filter(targets)
+    });
+    let detail = if global.verbose > 0 { Level::Debug } else { Level::Info };
+    let to_bus = serves.then(|| tap.layer(detail));
+    if to_stderr.is_some() || to_bus.is_some() {
+        // An error means that a lab's own `main` has set one up already.
+        let _ = tracing_subscriber::registry().with(to_stderr).with(to_bus).try_init();
+    }
+    tap
 }

@@ -57,6 +57,35 @@ impl Asked {
         }
     }
 
+    /// The driver, if it is there: for what is opened again and again.
+    pub(crate) async fn driver(&self, client: &Client) -> Result<DriverRef, CliError> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let direct = match &self.target {
+            Target::Id(_) => None,
+            Target::Address(address) => {
+                if client.ping(&address.exporter, PATIENCE).await.is_err() {
+                    return Err(not_found(client, &self.target).await);
+                }
+                Some(client.driver(address))
+            }
+        };
+        let found = client.registry().resolve(&self.target).await?;
+        let driver = match (direct, found) {
+            // A driver may have a UUID of its own.
+            (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
+            (_, Some(found)) => client.driver_by_id(found.exporter, found.record.id),
+            (Some(direct), None) if self.is_unheard_of(client).await => direct,
+            _ => return Err(not_found(client, &self.target).await),
+        };
+        Ok(self.in_time(driver))
+    }
+
+    /// Whether the registry has nothing of an exporter that answers: it is a hint and may lag.
+    async fn is_unheard_of(&self, client: &Client) -> bool {
+        let Target::Address(address) = &self.target else { return false };
+        client.registry().tree(&address.exporter).await.is_ok_and(|tree| tree.is_empty())
+    }
+
     /// What an error of copying to or from a stream of the driver means.
     pub(crate) fn cut(&self, error: io::Error) -> CliError {
         let kind = error.kind();

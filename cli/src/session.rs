@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bus_schema::{ClientName, Root};
-use runtime::{Client, Kinds, Settings, Sources};
+use bus_schema::{ClientName, Root, permission::Role};
+use runtime::{Client, Kinds, LogTap, Settings, Sources};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -19,13 +19,15 @@ pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) kinds: Kinds,
     pub(crate) out: Output,
+    /// Where exporters of this process take their logs from.
+    pub(crate) log: LogTap,
     client: OnceCell<Client>,
 }
 
 impl Session {
-    pub(crate) fn new(global: Global, kinds: Kinds) -> Self {
+    pub(crate) fn new(global: Global, kinds: Kinds, log: LogTap) -> Self {
         let out = Output::new(global.output, global.quiet);
-        Self { global, kinds, out, client: OnceCell::new() }
+        Self { global, kinds, out, log, client: OnceCell::new() }
     }
 
     pub(crate) fn root(&self) -> Root {
@@ -50,10 +52,34 @@ impl Session {
     /// The connection.
     pub(crate) async fn client(&self) -> Result<&Client, CliError> {
         let connect = async || {
-            let name: ClientName = self.global.client_name()?;
-            Ok(Client::connect(self.settings()?, self.root(), name).await?)
+            let settings = self.settings()?;
+            let name = self.client_name(&settings)?;
+            Ok(Client::connect(settings, self.root(), name).await?)
         };
         self.client.get_or_try_init(connect).await
+    }
+
+    /// The name that the credentials are for. Where they say none, the one that was asked for.
+    pub(crate) fn client_name(&self, settings: &Settings) -> Result<ClientName, CliError> {
+        let Some(identity) = settings.identity()? else { return self.global.client_name() };
+        let whose = || match identity.role {
+            Some(role) => format!("{role} {}", identity.name),
+            None => identity.name.clone(),
+        };
+        if identity.role == Some(Role::Exporter) {
+            let wanted = "a client's, an observer's or an admin's".to_owned();
+            return Err(CliError::NotYours { whose: whose(), wanted });
+        }
+        // Another tool's user may have any name; the broker then says what it may do.
+        let Ok(name) = identity.name.parse::<ClientName>() else {
+            return self.global.client_name();
+        };
+        match self.global.asked_for() {
+            Some(asked) if *asked != name => {
+                Err(CliError::NotYours { whose: whose(), wanted: format!("those of {asked}") })
+            }
+            _ => Ok(name),
+        }
     }
 
     /// Says goodbye to the broker: cancels of what was given up are delivered first.

@@ -29,6 +29,11 @@ fn runtime() -> &'static Runtime {
     })
 }
 
+/// Waits for a future of this library, on the runtime that all blocking handles share.
+pub fn wait<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
 /// [`crate::Client`], blocking. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client(crate::Client);
@@ -57,6 +62,13 @@ impl Client {
 /// [`crate::DriverRef`], blocking: what a generated `…Blocking` client is made from.
 #[derive(Clone, Debug)]
 pub struct Driver(crate::DriverRef);
+
+impl Driver {
+    /// The same driver for async code: what adapters are given.
+    pub fn to_async(&self) -> crate::DriverRef {
+        self.0.clone()
+    }
+}
 
 impl InvokeBlocking for Driver {
     type Error = CallError;

@@ -193,6 +193,15 @@ impl LocalBroker {
         Ok(broker)
     }
 
+    /// Finds a nats-server, or fetches one, without starting it.
+    ///
+    /// # Errors
+    ///
+    /// See [`BrokerError`].
+    pub async fn find(options: &BrokerOptions) -> Result<PathBuf, BrokerError> {
+        find(options).await
+    }
+
     /// The broker of this process, started with the first call. It ends with the process.
     ///
     /// # Errors

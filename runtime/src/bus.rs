@@ -66,6 +66,19 @@ pub enum BusError {
     Unfit(String),
 }
 
+/// What a broker says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Its version.
+    pub version: String,
+    /// Whether it has JetStream.
+    pub jetstream: bool,
+    /// Whether it asks for a proof of identity.
+    pub asks_who_one_is: bool,
+    /// The largest message it takes.
+    pub max_payload: usize,
+}
+
 /// A message as it came in.
 #[derive(Debug)]
 pub(crate) struct Incoming(async_nats::Message);
@@ -207,6 +220,22 @@ impl Conn {
         sent.map_err(|_| BusError::Closed)
     }
 
+    /// One question that is answered to an inbox of NATS's own form.
+    pub(crate) async fn ask(
+        &self,
+        subject: String,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Incoming, BusError> {
+        let inbox = self.nats.new_inbox();
+        let mut answers = self.subscribe(inbox.clone()).await?;
+        self.request(subject.clone(), inbox, body).await?;
+        match timeout(patience, answers.next()).await {
+            Ok(answer) => answer.ok_or(BusError::Closed),
+            Err(_) => Err(BusError::Unfit(format!("no answer on {subject} within {patience:?}"))),
+        }
+    }
+
     /// Subscribes. The broker may not know of it yet when this returns: see
     /// [`confirm`](Self::confirm).
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscription, BusError> {
@@ -296,6 +325,20 @@ impl crate::Settings {
         Conn::connect(&self.servers, self.options()?.name(name)).await
     }
 
+    /// What the broker says of itself to whoever connects.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Connect`].
+    pub async fn server(&self) -> Result<ServerInfo, BusError> {
+        let conn = self.connect("jmp-bus").await?;
+        let (version, jetstream) = conn.server();
+        let asks_who_one_is = conn.is_authenticated();
+        let max_payload = conn.max_payload();
+        conn.close().await;
+        Ok(ServerInfo { version, jetstream, asks_who_one_is, max_payload })
+    }
+
     /// Makes the JetStream streams of `root`, or finds them as they must be: what a deployment
     /// does once, and a private broker at every start.
     ///
@@ -303,7 +346,7 @@ impl crate::Settings {
     ///
     /// [`BusError::Unfit`] if the broker has no JetStream, or a stream is another's.
     pub async fn make_streams(&self, root: &bus_schema::Root) -> Result<(), BusError> {
-        make_streams(self, root, None).await
+        make_streams(self, root, None, None).await
     }
 
     /// As [`make_streams`](Self::make_streams); streams that are there keep so much from now on.
@@ -316,7 +359,20 @@ impl crate::Settings {
         root: &bus_schema::Root,
         keep: StreamsKeep,
     ) -> Result<(), BusError> {
-        make_streams(self, root, Some(keep)).await
+        make_streams(self, root, Some(keep), None).await
+    }
+
+    /// As [`make_streams`](Self::make_streams), each on so many nodes of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// As [`make_streams`](Self::make_streams).
+    pub(crate) async fn make_streams_on(
+        &self,
+        root: &bus_schema::Root,
+        replicas: u8,
+    ) -> Result<(), BusError> {
+        make_streams(self, root, None, Some(replicas)).await
     }
 
     /// What is wrong with the JetStream streams of `root`, a line each; none if all is well.
@@ -326,7 +382,7 @@ impl crate::Settings {
     /// [`BusError`] if the broker cannot be asked.
     pub async fn check_streams(&self, root: &bus_schema::Root) -> Result<Vec<String>, BusError> {
         let conn = self.connect("jmp-bus doctor").await?;
-        let problems = check_streams(&conn, root).await;
+        let problems = check_streams(&conn, root, &self.asker()?).await;
         conn.close().await;
         problems
     }

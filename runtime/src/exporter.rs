@@ -9,6 +9,7 @@ mod events;
 mod gate;
 mod lease;
 mod ledger;
+mod logs;
 mod operation;
 mod outbox;
 mod presence;
@@ -45,11 +46,12 @@ use self::{
     tree::Tree,
 };
 pub(crate) use self::{
+    events::since_1970_ms,
     lease::{Fence, Pass},
     operation::collect,
 };
 use crate::{
-    Settings,
+    LogTap, Settings,
     bus::{Bus, BusError, random},
     node::Node,
 };
@@ -75,6 +77,8 @@ pub struct ExporterConfig {
     pub leases: LeaseRules,
     /// What runs around a lease.
     pub hooks: Hooks,
+    /// Where its log and those of its drivers are taken from. Without one they are not on the bus.
+    pub log: Option<LogTap>,
 }
 
 impl ExporterConfig {
@@ -88,6 +92,7 @@ impl ExporterConfig {
             state_dir: None,
             leases: LeaseRules::default(),
             hooks: Hooks::default(),
+            log: None,
         }
     }
 }
@@ -195,7 +200,8 @@ impl Exporter {
     ///
     /// [`ExporterError`]; nothing is left running then.
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
-        let ExporterConfig { name, root, labels, node, state_dir, leases: rules, hooks } = config;
+        let ExporterConfig { name, root, labels, node, state_dir, leases: rules, hooks, log } =
+            config;
         let fences = Fences::new(&rules);
         let tree = Tree::of(&name, &labels, node, &fences)?;
         if let Some(path) = tree.missing(&fences) {
@@ -214,6 +220,9 @@ impl Exporter {
             tracing::warn!(
                 "the broker asks for no proof of identity: a client is who it says it is"
             );
+        }
+        if let Some(tap) = log {
+            core.tasks.spawn(logs::post(core.clone(), tap));
         }
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;

@@ -13,6 +13,7 @@
 
 #![deny(missing_docs)]
 
+mod authority;
 pub mod blocking;
 mod broker;
 mod bus; // the only module that names `async_nats`
@@ -20,6 +21,7 @@ mod client;
 mod config;
 mod exporter;
 mod local;
+mod log;
 mod node;
 mod registry;
 mod settings;
@@ -27,11 +29,15 @@ mod stored;
 mod stream;
 mod tail;
 
+pub use authority::{
+    Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
+    NewUser, Pushed, User,
+};
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{BusError, Keep, StreamsKeep, floor};
+pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
     StartedCall,
@@ -44,6 +50,7 @@ pub use exporter::{
     LeaseRules, ShutdownError, TurnGuard,
 };
 pub use local::{Served, serve};
+pub use log::LogTap;
 pub use node::{Factory, Node, Role};
 pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
 pub use settings::{

@@ -18,6 +18,7 @@ pub use self::{
     flags::{Flags, Sources},
     secret::Secret,
 };
+use crate::authority::{Identity, JwtError, jwt_of};
 
 /// The broker of a context that names none, as for the `nats` CLI.
 const SERVER_OF_A_CONTEXT: &str = "nats://127.0.0.1:4222";
@@ -59,6 +60,8 @@ pub enum Auth {
     },
     /// By a file with a JWT and its seed.
     Creds(PathBuf),
+    /// By what would be in such a file.
+    CredsText(Secret),
     /// By a file with the seed of an nkey.
     Nkey(PathBuf),
     /// By a JWT.
@@ -220,6 +223,14 @@ pub enum SettingsError {
         /// What the system says.
         source: io::Error,
     },
+    /// A JWT cannot be read. It is not shown.
+    #[error("the JWT of {of} is damaged: {source}")]
+    Jwt {
+        /// Where it is.
+        of: String,
+        /// What is wrong with it.
+        source: JwtError,
+    },
     /// A file is not what it should be.
     #[error("{field} {} has no {lacks}", file.display())]
     Content {
@@ -283,14 +294,50 @@ impl Settings {
         !self.servers.is_empty() && self.servers.iter().all(|server| server::is_loopback(server))
     }
 
+    /// Who we are by our credentials; `None` if they have no JWT, so that only the broker knows.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError::File`], [`SettingsError::Content`] and [`SettingsError::Jwt`].
+    pub fn identity(&self) -> Result<Option<Identity>, SettingsError> {
+        let identity = |of: String, jwt: &str| {
+            Identity::of_jwt(jwt).map(Some).map_err(|source| SettingsError::Jwt { of, source })
+        };
+        match &self.auth {
+            Auth::None | Auth::Token(_) | Auth::UserPassword { .. } | Auth::Nkey(_) => Ok(None),
+            Auth::Creds(file) => {
+                let text = std::fs::read_to_string(file);
+                let text = text.map_err(|source| SettingsError::File {
+                    field: "creds",
+                    file: file.clone(),
+                    source,
+                })?;
+                let lacks = "user JWT and its seed";
+                let jwt = jwt_of(&text).ok_or_else(|| SettingsError::Content {
+                    field: "creds",
+                    file: file.clone(),
+                    lacks,
+                })?;
+                identity(file.display().to_string(), jwt)
+            }
+            Auth::CredsText(creds) => match jwt_of(creds.expose()) {
+                Some(jwt) => identity("the credentials".to_owned(), jwt),
+                None => Ok(None),
+            },
+            Auth::Jwt { jwt, .. } => identity("the context".to_owned(), jwt.expose()),
+        }
+    }
+
     /// Finds files that are missing before anything waits for a connection.
     fn check_files(&self) -> Result<Vec<Warning>, SettingsError> {
         let (field, secret) = match &self.auth {
             Auth::Creds(file) => ("creds", Some(file)),
             Auth::Nkey(file) | Auth::Jwt { seed: Some(file), .. } => ("nkey", Some(file)),
-            Auth::None | Auth::Token(_) | Auth::UserPassword { .. } | Auth::Jwt { .. } => {
-                ("", None)
-            }
+            Auth::None
+            | Auth::Token(_)
+            | Auth::UserPassword { .. }
+            | Auth::CredsText(_)
+            | Auth::Jwt { .. } => ("", None),
         };
         let secrets = [(field, secret), ("tlskey", self.tls.key.as_ref())];
         let open = [("tlsca", &self.tls.ca), ("tlscert", &self.tls.cert)];

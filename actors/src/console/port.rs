@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{
     CaptureConfig, CaptureInfo, Captured, Line, Moved, Opener, Order, follower::Record, log::Log,
@@ -71,7 +71,7 @@ impl Port {
             let log = log.map_err(|error| {
                 Fault::new(FaultKind::Io, format_args!("the capture file {file}: {error}"))
             })?;
-            tasks.spawn(log.keep(record.follow(Some(0))));
+            tasks.spawn(log.keep(record.follow(Some(0))).in_current_span());
         }
         let shared = Arc::new(Shared { record, seat: Arc::default(), absent: Mutex::new(None) });
         let line = match opener.open().await {
@@ -92,7 +92,7 @@ impl Port {
             out: Bytes::new(),
             in_break: None,
         };
-        tasks.spawn(task.run(line));
+        tasks.spawn(task.run(line).in_current_span());
         Ok(Self { shared, orders, writes, file: capture.file.clone(), _tasks: tasks })
     }
 

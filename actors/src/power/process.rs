@@ -21,6 +21,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
+use tracing::Instrument as _;
 
 use super::{
     Power, PowerInterface, PowerReading, READ_EVERY_MIN, read_every,
@@ -152,7 +153,10 @@ impl ProcessPower {
         self.status.send_replace(ProcessStatus { running: true, pid, died: None });
         let stop = CancellationToken::new();
         let keeper = keep(started, stop.clone(), self.config.stop_grace, self.status.clone());
-        Ok(Running { stop, keeper: AbortOnDropHandle::new(self.tasks.spawn(keeper)) })
+        Ok(Running {
+            stop,
+            keeper: AbortOnDropHandle::new(self.tasks.spawn(keeper.in_current_span())),
+        })
     }
 
     fn spawn(&self, mut command: Command) -> std::io::Result<Started> {

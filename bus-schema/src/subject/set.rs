@@ -1,6 +1,6 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{EXPORTER_ITSELF, ExporterVerb, Inbox, Streams, VERSION};
+use super::{EXPORTER_ITSELF, ExporterVerb, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
 /// The client that an exporter is when it asks whether its name is taken. Nobody else may have
@@ -37,6 +37,10 @@ pub enum SubjectSet {
     Presence,
     /// Who has leased what, at every exporter.
     Board,
+    /// What happens at exporters.
+    Events,
+    /// What exporters and their drivers say while they work.
+    Logs,
     /// The inbox of client C.
     Inbox,
     /// The inboxes of all clients.
@@ -55,6 +59,10 @@ pub enum SubjectSet {
     ReadOut,
     /// Reading any one record of a streaming call.
     ReadOutLast,
+    /// Reading events.
+    ReadEvents,
+    /// Reading logs.
+    ReadLogs,
     /// All that JetStream can be asked for.
     JetStream,
     /// The service API.
@@ -64,7 +72,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry, .. } = Streams::of(root);
+        let Streams { out, registry, events, logs } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),
@@ -83,6 +91,8 @@ impl SubjectSet {
             Self::LeaseTo => under(format!("x.*.lease.{name}.>")),
             Self::Presence => under("x.*.presence".to_owned()),
             Self::Board => under("x.*.board".to_owned()),
+            Self::Events => FromExporter::events(root, None),
+            Self::Logs => FromExporter::logs(root, None, None),
             Self::Inbox => Inbox::all_of_client(root, name),
             Self::Inboxes => Inbox::all_of_client(root, "*"),
             Self::ExporterInbox => Inbox::all_of_exporter(root, name),
@@ -94,6 +104,8 @@ impl SubjectSet {
             Self::ReadOutOf => Streams::direct_get(&out, &Self::OutTo.pattern(root, name)),
             Self::ReadOut => Streams::direct_get_many(&out),
             Self::ReadOutLast => Streams::direct_get(&out, ">"),
+            Self::ReadEvents => Streams::direct_get_many(&events),
+            Self::ReadLogs => Streams::direct_get_many(&logs),
             Self::JetStream => "$JS.API.>".to_owned(),
             Self::Services => "$SRV.>".to_owned(),
         }

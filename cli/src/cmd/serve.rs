@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use runtime::{Client, Config, Exporter, ExporterConfig, Settings};
+use bus_schema::permission::Role;
+use runtime::{Config, Exporter, ExporterConfig, Settings};
 use serde_json::json;
 
 use super::check::count;
@@ -36,25 +37,22 @@ impl Cmd {
             session.out.note(warning);
         }
         let settings = session.settings()?;
+        check_credentials(&config, &settings)?;
         if !self.insecure {
-            self.refuse_to_run_commands_for_anybody(session, &config, &settings).await?;
+            self.refuse_to_run_commands_for_anybody(&config, &settings).await?;
         }
         serve(session, config, settings, state_dir, self.grace).await
     }
 
     async fn refuse_to_run_commands_for_anybody(
         &self,
-        session: &Session,
         config: &Config,
         settings: &Settings,
     ) -> Result<(), CliError> {
         if config.runs_commands.is_empty() || settings.is_loopback() {
             return Ok(());
         }
-        let name = session.global.client_name()?;
-        let client = Client::connect(settings.clone(), session.root(), name).await?;
-        let authenticated = client.is_authenticated();
-        client.close().await;
+        let authenticated = settings.server().await?.asks_who_one_is;
         if authenticated {
             return Ok(());
         }
@@ -62,6 +60,17 @@ impl Cmd {
         let (file, drivers) = (self.file.display().to_string(), drivers.join(", "));
         Err(CliError::Insecure { file, drivers })
     }
+}
+
+/// Whether the credentials are those of this exporter, as far as they say whose they are.
+fn check_credentials(config: &Config, settings: &Settings) -> Result<(), CliError> {
+    let Some(identity) = settings.identity()? else { return Ok(()) };
+    let Some(role) = identity.role else { return Ok(()) };
+    if role == Role::Exporter && identity.name == config.name.as_str() {
+        return Ok(());
+    }
+    let whose = format!("{role} {}", identity.name);
+    Err(CliError::NotYours { whose, wanted: format!("those of exporter {}", config.name) })
 }
 
 fn file_stem(file: &std::path::Path) -> String {
@@ -84,6 +93,7 @@ pub(crate) async fn serve(
         state_dir: Some(state_dir),
         leases: config.leases,
         hooks: config.hooks,
+        log: Some(session.log.clone()),
         ..ExporterConfig::new(config.name.clone(), config.root)
     };
     let exporter = Exporter::start(exporter, settings).await?;

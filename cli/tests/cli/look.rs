@@ -66,3 +66,25 @@ async fn the_doctor_finds_a_well_broker_well_and_missing_streams_missing() {
     assert!(streams["what_to_do"].as_str().unwrap().contains("--make-streams"), "{streams}");
     lab.end().await;
 }
+
+#[tokio::test]
+async fn what_happened_is_shown_and_followed() {
+    let lab = Lab::start().await;
+    let mut follow = lab.spawn(&["events", "--follow", "-o", "json", "local"]);
+    let up: serde_json::Value = serde_json::from_str(&follow.line().await).unwrap();
+    assert_eq!((&up["kind"], &up["exporter"]), (&json!("exporter-up"), &json!("local")));
+    assert!(up["at"].as_str().unwrap().ends_with('Z'), "{up}");
+    follow.interrupt().await;
+    assert_eq!(follow.ended().await.code, Some(130));
+    let out = lab.run(&["events"]).await.ok();
+    assert!(out.contains("Z  local  exporter-up  "), "{out}");
+    assert_eq!(lab.run(&["events", "elsewhere"]).await.ok(), "");
+    assert_eq!(lab.run(&["events", "--since", "now"]).await.ok(), "");
+    let wrong = lab.run(&["events", "--since", "tomorrow"]).await.failed(2);
+    assert!(wrong.contains("a time ago (90s, 2h, 3days)"), "{wrong}");
+    let keep = ["doctor", "--make-streams", "--keep-events", "9d"];
+    lab.run(&keep).await.ok();
+    let wrong = lab.run(&["doctor", "--make-streams", "--keep-logs", "9d,much"]).await.failed(2);
+    assert!(wrong.contains("a size such as 256MiB"), "{wrong}");
+    lab.end().await;
+}

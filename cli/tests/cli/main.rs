@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics says why")]
 
+mod admin;
 mod call;
 mod fanout;
+mod fleet;
 mod lab;
 mod local;
 mod look;

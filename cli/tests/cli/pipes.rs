@@ -9,7 +9,7 @@ use rustix::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UdpSocket, UnixStream},
 };
 
 use crate::lab::{Lab, Running};
@@ -57,6 +57,47 @@ async fn a_forwarded_port_carries_bytes_both_ways_with_half_close() {
     }
     forward.interrupt().await;
     assert_eq!(forward.ended().await.code, Some(130));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_forwarded_udp_port_carries_datagrams_both_ways() {
+    let lab = Lab::start().await;
+    let mut forward = lab.spawn(&["forward", "local/power", "echo", "--udp", "0"]);
+    let url = forward.line().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(url.strip_prefix("udp://").unwrap()).await.unwrap();
+    let mut back = [0; 16];
+    for said in [&b"one"[..], b"two"] {
+        socket.send(said).await.unwrap();
+        let size = socket.recv(&mut back).await.unwrap();
+        assert_eq!(&back[..size], said);
+    }
+    forward.interrupt().await;
+    assert_eq!(forward.ended().await.code, Some(130));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_closed_and_told_of_and_the_port_stays() {
+    let lab = Lab::start().await;
+    let mut forward = lab.spawn(&["forward", "local/power", "on", "--tcp", "0", "-o", "json"]);
+    let listening: serde_json::Value = serde_json::from_str(&forward.line().await).unwrap();
+    let address = listening["listening"].as_str().unwrap().strip_prefix("tcp://").unwrap();
+    for _ in 0..2 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        assert!(tcp.read(&mut [0]).await.is_err(), "it is cut, it does not end");
+    }
+    forward.interrupt().await;
+    let ended = forward.ended().await;
+    assert_eq!(ended.code, Some(130));
+    assert_eq!(ended.err.matches("on is a call and cannot be opened").count(), 2, "{ended:?}");
+    lab.run(&["forward", "local/power", "--tcp", "0", "--udp", "0"]).await.failed(2);
+    lab.run(&["forward", "local/none", "--tcp", "0"]).await.failed(10);
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = lab.run(&["forward", "local/power", "--tcp", &port]).await.failed(1);
+    assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
     lab.end().await;
 }
 

@@ -92,3 +92,27 @@ async fn what_a_killed_desk_has_left_is_not_believed() {
     assert!(none.starts_with("jmp-bus: no broker is named\n"), "{none}");
     assert!(!file.exists());
 }
+
+#[tokio::test]
+async fn what_a_served_exporter_says_is_on_the_bus() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let mut serve = lab.spawn(&["serve", file.to_str().unwrap(), "-q"]);
+    assert_eq!(serve.line().await, "desk is up with 3 drivers");
+    let mut follow = lab.spawn(&["logs", "desk", "--follow", "-o", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&follow.line().await).unwrap();
+    assert!(said["text"].as_str().unwrap().starts_with("exporter is up"), "{said}");
+    assert_eq!((&said["exporter"], &said["level"]), (&"desk".into(), &"info".into()));
+    follow.interrupt().await;
+    assert_eq!(follow.ended().await.code, Some(130));
+    let shown = lab.run(&["logs"]).await.ok();
+    assert!(shown.contains("Z  info   desk  exporter is up"), "{shown}");
+    assert_eq!(lab.run(&["logs", "--level", "error"]).await.ok(), "");
+    assert_eq!(lab.run(&["logs", "desk/group"]).await.ok(), "");
+    let none = lab.run(&["logs", "desk/grup"]).await.failed(10);
+    assert!(none.contains("desk has: desk/group"), "{none}");
+    lab.run(&["logs", "--level", "loud"]).await.failed(2);
+    serve.signal("-TERM").await;
+    assert_eq!(serve.ended().await.code, Some(0));
+    lab.end().await;
+}

@@ -9,7 +9,10 @@ use std::{
 
 use async_nats::ConnectOptions;
 
-use crate::settings::{Auth, Settings, SettingsError};
+use crate::{
+    authority::render,
+    settings::{Auth, Settings, SettingsError},
+};
 
 /// A peer that is gone without a word is noticed after two of these.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -64,13 +67,16 @@ fn with_auth(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions, Set
                 lacks: "user JWT and its seed",
             })?
         }
+        Auth::CredsText(creds) => {
+            with_creds(options, creds.expose()).expect("credentials of our own are whole")
+        }
         Auth::Nkey(file) => options.nkey(seed(file)?),
         // A bearer JWT is its own proof: there is nothing to sign with.
         Auth::Jwt { jwt, seed: None } => {
             options.jwt(jwt.expose().to_owned(), |_nonce| async { Ok(Vec::new()) })
         }
         Auth::Jwt { jwt, seed: Some(file) } => {
-            with_creds(options, &creds(jwt.expose(), &seed(file)?)).ok_or_else(|| no_seed(file))?
+            with_creds(options, &render(jwt.expose(), &seed(file)?)).ok_or_else(|| no_seed(file))?
         }
     })
 }
@@ -78,14 +84,6 @@ fn with_auth(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions, Set
 /// The error of the library is dropped, as it might quote what it could not read.
 fn with_creds(options: ConnectOptions, creds: &str) -> Option<ConnectOptions> {
     options.credentials(creds).ok()
-}
-
-/// A JWT and its seed, in the form of a creds file.
-fn creds(jwt: &str, seed: &str) -> String {
-    format!(
-        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    )
 }
 
 /// The user's seed in a file, which may have decoration around it.
@@ -174,7 +172,7 @@ mod tests {
     fn a_creds_file_is_taken_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("user.creds");
-        fs::write(&file, creds("a.b.c", SEED)).unwrap();
+        fs::write(&file, render("a.b.c", SEED)).unwrap();
         Settings { auth: Auth::Creds(file), ..Settings::default() }.options().unwrap();
     }
 

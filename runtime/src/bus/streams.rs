@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bus_schema::{
-    Root,
+    ClientName, Root,
     subject::{FromExporter, Inbox, Streams},
 };
 use bytes::Bytes;
@@ -113,18 +113,29 @@ pub(crate) async fn make_streams(
     settings: &Settings,
     root: &Root,
     keep: Option<StreamsKeep>,
+    replicas: Option<u8>,
 ) -> Result<(), BusError> {
     let conn = settings.connect("jmp-bus streams").await?;
-    for (name, config) in configurations(root, keep.unwrap_or_default()) {
-        let mut answer = ask(&conn, root, Streams::create(&name), config.to_string()).await?;
+    let asker = settings.asker()?;
+    let ask = async |subject, body: String| ask(&conn, root, &asker, subject, body).await;
+    for (name, mut config) in configurations(root, keep.unwrap_or_default()) {
+        if let Some(replicas) = replicas {
+            config["num_replicas"] = replicas.into();
+        }
+        let mut answer = ask(Streams::create(&name), config.to_string()).await?;
         if answer.pointer("/error/err_code").and_then(Json::as_u64) == Some(IN_USE) {
-            let there = ask(&conn, root, Streams::info(&name), String::new()).await?;
+            let there = ask(Streams::info(&name), String::new()).await?;
+            let elsewhere =
+                replicas.is_some() && there["config"]["num_replicas"] != config["num_replicas"];
             answer = match keep {
-                None if differences(&there["config"], &config).is_empty() => continue,
-                None => answer,
-                Some(_) => {
-                    let changed = overlaid(there["config"].clone(), config);
-                    ask(&conn, root, Streams::update(&name), changed.to_string()).await?
+                None if !elsewhere && differences(&there["config"], &config).is_empty() => continue,
+                None if !elsewhere => answer,
+                _ => {
+                    let mut changed = overlaid(there["config"].clone(), config, keep);
+                    if let Some(replicas) = replicas {
+                        changed["num_replicas"] = replicas.into();
+                    }
+                    ask(Streams::update(&name), changed.to_string()).await?
                 }
             };
         }
@@ -140,8 +151,10 @@ pub(crate) async fn make_streams(
 }
 
 /// `there` with what must be and what is kept; storage and replicas stay the operator's.
-fn overlaid(mut there: Json, config: Json) -> Json {
-    for key in ["subjects", "max_msgs_per_subject", "allow_direct", "max_age", "max_bytes"] {
+fn overlaid(mut there: Json, config: Json, keep: Option<StreamsKeep>) -> Json {
+    let must = ["subjects", "max_msgs_per_subject", "allow_direct"];
+    let kept = ["max_age", "max_bytes"].into_iter().filter(|_| keep.is_some());
+    for key in must.into_iter().chain(kept) {
         if let Some(value) = config.get(key) {
             there[key] = value.clone();
         }
@@ -163,10 +176,14 @@ fn differences(there: &Json, config: &Json) -> Vec<String> {
 }
 
 /// What is wrong with the streams of `root`, a line each; none if all is well.
-pub(crate) async fn check_streams(conn: &Conn, root: &Root) -> Result<Vec<String>, BusError> {
+pub(crate) async fn check_streams(
+    conn: &Conn,
+    root: &Root,
+    asker: &ClientName,
+) -> Result<Vec<String>, BusError> {
     let mut problems = Vec::new();
     for (name, config) in configurations(root, StreamsKeep::default()) {
-        let answer = ask(conn, root, Streams::info(&name), String::new()).await?;
+        let answer = ask(conn, root, asker, Streams::info(&name), String::new()).await?;
         let Some(there) = answer.get("config") else {
             let why = answer.pointer("/error/description").and_then(Json::as_str);
             problems.push(format!("stream {name:?}: {}", why.unwrap_or("no answer")));
@@ -178,10 +195,24 @@ pub(crate) async fn check_streams(conn: &Conn, root: &Root) -> Result<Vec<String
     Ok(problems)
 }
 
-async fn ask(conn: &Conn, root: &Root, subject: String, body: String) -> Result<Json, BusError> {
+impl Settings {
+    /// The name whose inbox is ours to be answered in.
+    pub(super) fn asker(&self) -> Result<ClientName, BusError> {
+        let identity = self.identity()?;
+        let name = identity.and_then(|identity| identity.name.parse().ok());
+        Ok(name.unwrap_or_else(|| "admin".parse().expect("a name")))
+    }
+}
+
+async fn ask(
+    conn: &Conn,
+    root: &Root,
+    asker: &ClientName,
+    subject: String,
+    body: String,
+) -> Result<Json, BusError> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let admin = "admin".parse().expect("a name");
-    let inbox = Inbox::of_client(root, &admin, bus_schema::Session(random()));
+    let inbox = Inbox::of_client(root, asker, bus_schema::Session(random()));
     let reply = inbox.token(random());
     let mut answers = conn.subscribe(reply.clone()).await?;
     conn.request(subject.clone(), reply, Bytes::from(body)).await?;

@@ -57,8 +57,8 @@ struct Sent {
 /// What the asking found out about a call.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The exporter has never seen it: it may be sent again.
-    Unseen,
+    /// The exporter has not seen it since it was started, at the latest at this moment.
+    Unseen(Instant),
     /// There is nobody to ask any more.
     Lost(&'static str),
 }
@@ -225,7 +225,7 @@ async fn ask(inner: &Arc<Inner>, exporter: &ExporterName, counters: &[u64], fres
         }
         Err(_) => None,
     };
-    let Some(Told { calls, .. }) = told else {
+    let Some(Told { uptime_ms, calls, .. }) = told else {
         let again_at = Instant::now() + if fresh { LOOK_EVERY * 3 } else { ASK_EVERY };
         return tell(inner, counters, |sent| {
             sent.unanswered += u32::from(!fresh);
@@ -234,10 +234,12 @@ async fn ask(inner: &Arc<Inner>, exporter: &ExporterName, counters: &[u64], fres
             lost.then_some(News::Lost("it no longer answers questions about the call"))
         });
     };
+    let now = Instant::now();
+    let started = now.checked_sub(Duration::from_millis(uptime_ms)).unwrap_or(now);
     for (counter, progress) in counters.iter().zip(calls) {
         tell(inner, &[*counter], |sent| {
             sent.unanswered = 0;
-            matches!(progress, Progress::Unknown).then_some(News::Unseen)
+            matches!(progress, Progress::Unknown).then_some(News::Unseen(started))
         });
     }
 }

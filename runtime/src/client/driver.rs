@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use bus_schema::{
     Address, DriverId, ExporterName, Invoke, Outgoing, codec,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
-    message::{Call, Form, Outcome, Reply},
+    message::{Call, Form, Outcome, Reply, Unknown},
     subject::{DriverVerb, To},
 };
 use bytes::Bytes;
@@ -182,6 +182,8 @@ impl DriverRef {
         let until = began + limit + LAST_WORDS;
         let mut sent = false;
         let mut attempt = 0;
+        // The first attempt that an exporter may have heard.
+        let mut first = None;
         let outcome = async {
             inner.control().connected().await;
             guard.sent(answers.letters());
@@ -190,11 +192,11 @@ impl DriverRef {
             loop {
                 // The message tells its age, so it is not made until it can go.
                 inner.control().connected().await;
-                let age = if attempt == 0 { Duration::ZERO } else { began.elapsed() };
+                let first_sent = *first.get_or_insert_with(Instant::now);
                 let message = make(Timing {
                     attempt,
-                    age_ms: ms(age),
-                    deadline_ms: ms(limit.saturating_sub(age)),
+                    age_ms: if attempt == 0 { 0 } else { ms(first_sent.elapsed()) },
+                    deadline_ms: ms(limit.saturating_sub(began.elapsed())),
                     done_below: guard.done_below(),
                 });
                 inner.control().request(subject.clone(), answers.subject.clone(), message).await?;
@@ -211,9 +213,20 @@ impl DriverRef {
                             return Err(CallError::Lost { address: self.shown(), why });
                         }
                         tokio::time::sleep(NOT_YET).await;
+                        if unheard {
+                            first = None; // the next attempt is the first, then
+                            continue;
+                        }
                     }
                     Letter::Answer(answer) => return Ok(answer),
-                    Letter::News(News::Unseen) => unheard = false,
+                    // Its memory begins after the call was sent, so an earlier run may have
+                    // executed it. The exporter would say the same, but only if a repeat that is
+                    // long on its way is not taken for a younger one.
+                    Letter::News(News::Unseen(started)) if started > first_sent => {
+                        let why = Unknown::Forgotten;
+                        return Err(CallError::OutcomeUnknown { address: self.shown(), why });
+                    }
+                    Letter::News(News::Unseen(_)) => unheard = false,
                     Letter::News(News::Lost(why)) => {
                         return Err(CallError::Lost { address: self.shown(), why });
                     }

@@ -108,6 +108,16 @@ impl Core {
         self.started.elapsed()
     }
 
+    /// The place at a path.
+    pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
+        self.slots.values().find(|slot| slot.path.to_string() == path)
+    }
+
+    /// The same, as messages say it.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The ledger. Held for a look-up, never over an await.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)

@@ -108,7 +108,7 @@ async fn answer(
             Some(codec::encode(&Pong {
                 incarnation: core.incarnation,
                 host: core.host.clone(),
-                uptime_ms: u64::try_from(core.uptime().as_millis()).unwrap_or(u64::MAX),
+                uptime_ms: core.uptime_ms(),
             }))
         }
         ExporterVerb::Ask => {
@@ -160,5 +160,5 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
             core.send_answer(&reply_to, client, Some(*id), answer).await;
         }
     }
-    codec::encode(&Told { incarnation: core.incarnation, calls })
+    codec::encode(&Told { incarnation: core.incarnation, uptime_ms: core.uptime_ms(), calls })
 }

@@ -101,8 +101,15 @@ impl Events {
 pub(crate) async fn post(core: Arc<Core>) {
     let inbox = Inbox::of_exporter(&core.root, &core.name, Incarnation(random()));
     let Ok(acks) = core.control().subscribe(inbox.wildcard()).await else { return };
-    let mut poster =
-        Poster { inbox, acks, number: 0, dropped: 0, unstored_until: None, core: core.clone() };
+    let mut poster = Poster {
+        core: core.clone(),
+        nonce: random(),
+        inbox,
+        acks,
+        number: 0,
+        dropped: 0,
+        unstored_until: None,
+    };
     let mut waiting = core.events.waiting.lock().await;
     loop {
         let happened = tokio::select! {
@@ -127,6 +134,8 @@ pub(crate) async fn post(core: Arc<Core>) {
 
 struct Poster {
     core: Arc<Core>,
+    /// De-duplication is per stream, and a guessable id could be used up by somebody else.
+    nonce: u64,
     inbox: Inbox,
     acks: Subscription,
     number: u64,
@@ -146,7 +155,7 @@ impl Poster {
         let subject = subject.under(&self.core.root);
         let event = Event { kind, at_ms, incarnation, number, path, client, epoch, reason };
         let message = codec::encode(&event);
-        let id = format!("{incarnation}-e{number}");
+        let id = format!("{:016x}-{number}", self.nonce);
         for _sent in 0..SENT_MAX {
             let (reply, id) = (Some(self.inbox.token(number)), [("Nats-Msg-Id", &*id)]);
             let conn = self.core.control();

@@ -25,6 +25,7 @@ use super::{
     context::{Context, Operation},
     core::Core,
     driver_actor::Panicked,
+    events::since_1970_ms,
     lease::{Fence, Pass},
     recorder::Recorder,
     request::{Body, OpenAsked, Request},
@@ -431,11 +432,6 @@ fn expired(why: &str) -> Refusal {
 
 fn no_credit() -> Refusal {
     Refusal::new(RefusalCode::Busy, "too many streams are open here to give another one credit")
-}
-
-fn since_1970_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Reads a body that was announced with its length.

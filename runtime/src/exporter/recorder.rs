@@ -161,6 +161,11 @@ impl Recorder {
 
     /// Sends the oldest record again if its acknowledgement is late; gives up if that goes on.
     async fn press(&mut self) {
+        if !self.conn.is_connected() {
+            // It is the broker that is away: JetStream's time begins when it is back.
+            self.conn.connected().await;
+            self.stuck_since = Instant::now();
+        }
         self.resend_at = Instant::now() + RESEND_AFTER;
         let oldest = {
             let mut state = self.lock();

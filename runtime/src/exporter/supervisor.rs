@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     context::{Context, Operation},
@@ -180,7 +181,9 @@ impl SupervisorState {
 
 /// Makes a driver's value. A panic of its code is a fault like any other.
 pub(crate) async fn make(slot: &Slot) -> Result<Arc<dyn Serve>, Fault> {
-    let made = std::panic::AssertUnwindSafe(async { (slot.factory)().await }).catch_unwind().await;
+    let span = tracing::info_span!("make", actor = %slot.address);
+    let making = std::panic::AssertUnwindSafe(async { (slot.factory)().await });
+    let made = making.catch_unwind().instrument(span).await;
     made.unwrap_or_else(|_panic| Err(Fault::device("the driver panicked when it was made")))
 }
 
@@ -203,7 +206,8 @@ pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>)
         *operation.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
             Some(Arc::new(turn));
         std::panic::AssertUnwindSafe(serving).catch_unwind().await
-    });
+    })
+    .instrument(tracing::info_span!("make safe", actor = %slot.address));
     let problem = match made_safe.await {
         Ok(Ok(Ok(()))) => return true,
         Ok(Ok(Err(failure))) => failure.to_string(),

@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod example;
 mod forgery;
+mod logs;
 mod open_calls;
 mod outage;
 mod record;

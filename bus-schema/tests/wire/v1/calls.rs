@@ -226,12 +226,13 @@ fn told() {
     let calls =
         vec![Progress::Queued(40), Progress::Running(1200), Progress::Done, Progress::Unknown];
     assert_wire(
-        &Told { incarnation: INCARNATION, calls },
+        &Told { incarnation: INCARNATION, uptime_ms: 60_000, calls },
         "
             01 04 | version 1, told
-            82 | map of 2
+            83 | map of 3
               ab 696e6361726e6174696f6e
                 b0 30303030303030303030303030303166 | incarnation: 000000000000001f
+              a9 757074696d655f6d73  cd ea60 | uptime_ms: 60000
               a5 63616c6c73 94 | calls: list of 4
                 81 | map of 1
                   a6 717565756564  28 | queued: 40

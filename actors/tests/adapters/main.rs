@@ -1,0 +1,3 @@
+//! Adapters, over the bus.
+
+mod forward;

@@ -1,0 +1,86 @@
+//! The configuration of nats-server that an authority writes.
+
+use std::path::Path;
+
+/// What a configuration is made of.
+pub(super) struct Broker<'a> {
+    /// Where the files lie on the broker's host.
+    pub(super) dir: &'a Path,
+    /// Where the broker keeps its data.
+    pub(super) data: &'a Path,
+    pub(super) name: &'a str,
+    pub(super) port: u16,
+    pub(super) storage: u64,
+    pub(super) operator_jwt: &'a str,
+    /// Accounts with their JWTs, the system's first.
+    pub(super) accounts: [(&'a str, &'a str); 2],
+}
+
+impl Broker<'_> {
+    /// `authority.conf`: whom this broker believes. Every broker of a fleet includes it.
+    pub(super) fn authority(&self) -> String {
+        let [(system, system_jwt), (account, account_jwt)] = self.accounts;
+        let dir = quoted(&self.data.join("jwt"));
+        format!(
+            "# Whom the broker believes. Written by `jmp-bus admin`; every broker of the fleet has it.
+operator: \"{operator}\"
+system_account: {system}
+resolver {{
+  type: full
+  dir: {dir}
+  allow_delete: false
+  interval: \"2m\"
+  limit: 1000
+}}
+# Used once, by a broker that knows none of them: what was pushed later is in the resolver's dir.
+resolver_preload {{
+  {system}: \"{system_jwt}\"
+  {account}: \"{account_jwt}\"
+}}
+",
+            operator = self.operator_jwt,
+        )
+    }
+
+    /// `nats-server.conf`, for one broker.
+    pub(super) fn server(&self) -> String {
+        let Self { name, port, storage, .. } = self;
+        let tls = |file: &str| quoted(&self.dir.join("tls").join(file));
+        let (certificate, key) = (tls("server.pem"), tls("server.key"));
+        let jetstream = quoted(&self.data.join("jetstream"));
+        format!(
+            "# One broker. Written by `jmp-bus admin init`; yours to edit. `deploy/nats` of jmp-bus has
+# configurations for a cluster and for a leaf node.
+server_name: {name}
+listen: \"0.0.0.0:{port}\"
+include \"authority.conf\"
+
+tls {{
+  cert_file: {certificate}
+  key_file: {key}
+  timeout: 5
+}}
+
+jetstream {{
+  store_dir: {jetstream}
+  max_file_store: {storage}
+  max_memory_store: 64MB
+}}
+
+# Clients of jmp-bus do the same: a peer that is gone without a word is noticed within 20 s.
+ping_interval: \"10s\"
+ping_max: 2
+# Chunks are 64 KiB and a little; calls with more travel in parts.
+max_payload: 1MB
+# What a connection may have waiting, before it is cut as too slow.
+max_pending: 64MB
+write_deadline: \"10s\"
+"
+        )
+    }
+}
+
+/// A path as the configuration has it.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
+}
