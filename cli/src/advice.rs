@@ -4,11 +4,13 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
-use actors::PortforwardError;
+#[cfg(feature = "ssh")]
+use actors::SshError;
+use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
-    SettingsError, ShutdownError,
+    SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -71,6 +73,18 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
+    #[cfg(feature = "ssh")]
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The command on the board ended like this.
+    #[cfg(feature = "ssh")]
+    #[error("the command on the board ended with {0}")]
+    Remote(u8),
+    #[error("{file}: {error}")]
+    Script { file: String, error: ScriptError },
+    /// What a script expected did not come.
+    #[error("{file}: {failure}")]
+    Expect { file: String, failure: Box<ScriptFailure> },
     #[error("cannot show a result: {0}")]
     Show(#[from] serde_json::Error),
     /// Whoever read stdout has left.
@@ -102,6 +116,11 @@ impl CliError {
         match self {
             Self::Call(error) => error.may_have_acted(),
             Self::Ended(_) | Self::LeaseLost { .. } => true,
+            Self::Expect { .. } => true,
+            #[cfg(feature = "ssh")]
+            Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
+            #[cfg(feature = "ssh")]
+            Self::Ssh(_) | Self::Remote(_) => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -123,8 +142,12 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (17, "one or more of several calls failed; each says how"),
     (18, "`doctor` found something wrong"),
     (19, "a step of `demo` did not happen as it should"),
-    (20, "the lease is another's, or did not become free in time"),
-    (21, "the lease was lost while it was used"),
+    (20, "what a script expects at a console did not come; something may have been typed"),
+    (21, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (22, "the lease is another's, or did not become free in time"),
+    (23, "the lease was lost while it was used"),
+    (25, "the host key of the board has changed, or is not known; nothing was sent to it"),
+    (26, "the board let nobody in by what was shown to it"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -173,10 +196,16 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
+        #[cfg(feature = "ssh")]
+        CliError::Ssh(error) => return of_ssh(error),
+        #[cfg(feature = "ssh")]
+        CliError::Remote(code) => (*code, ""),
+        CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
+        CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Ended(code) => (*code, ""),
-        CliError::LeaseLost { .. } => (21, "see `jmp-bus events` for who ended it"),
+        CliError::LeaseLost { .. } => (23, "see `jmp-bus events` for who ended it"),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
         CliError::Interrupted(Signal::Terminate) => (143, ""),
     };
@@ -197,9 +226,26 @@ fn of_call(error: &CallError) -> Advice {
         CallError::Broken { error, .. } => of_reset(error.code),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
+        CallError::NotAllowed { .. } => (21, NOT_ALLOWED),
+        CallError::TurnedAway(why) => of_turned_away(*why),
         CallError::Bus(_) => (15, "see `jmp-bus doctor`"),
     };
     (code, hint.into())
+}
+
+const NOT_ALLOWED: &str =
+    "`jmp-bus whoami` shows who you are; whoever runs the broker gives other rights";
+
+fn of_turned_away(why: TurnedAway) -> (u8, &'static str) {
+    let hint = match why {
+        TurnedAway::Unknown => {
+            "name credentials with --creds; `jmp-bus whoami` shows whose they are"
+        }
+        TurnedAway::Revoked | TurnedAway::Expired => {
+            "ask whoever runs the broker for new ones (`jmp-bus admin add`)"
+        }
+    };
+    (21, hint)
 }
 
 /// A stream or streaming call that broke off.
@@ -212,7 +258,7 @@ fn of_reset(code: ResetCode) -> (u8, &'static str) {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }
         ResetCode::ShuttingDown => (14, "its exporter is being stopped; try again when it is back"),
-        ResetCode::LeaseEnded => (21, "the lease it was opened under has ended"),
+        ResetCode::LeaseEnded => (23, "the lease it was opened under has ended"),
         ResetCode::Silent => (14, "is its exporter up? see `jmp-bus list`"),
     }
 }
@@ -250,11 +296,11 @@ fn of_lease(error: &LeaseError) -> Advice {
             (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?")
         }
         LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
-            (20, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
+            (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
         }
         LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
-        LeaseError::TimedOut { .. } => (20, "wait longer, or see `jmp-bus lease queue`"),
-        LeaseError::Ended { .. } => (21, "see `jmp-bus events` for who ended it"),
+        LeaseError::TimedOut { .. } => (22, "wait longer, or see `jmp-bus lease queue`"),
+        LeaseError::Ended { .. } => (23, "see `jmp-bus events` for who ended it"),
         LeaseError::Silent { .. } => {
             (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
         }
@@ -266,8 +312,33 @@ fn of_lease(error: &LeaseError) -> Advice {
     (code, hint.into())
 }
 
+#[cfg(feature = "ssh")]
+fn of_ssh(error: &SshError) -> Advice {
+    let (code, hint) = match error {
+        SshError::Open(error) => return of_call(error),
+        SshError::HostKeyChanged { .. } => {
+            (25, "if you know why, such as a new image, let it be known anew with --forget")
+        }
+        SshError::HostKeyUnknown { .. } => (25, "record it with --unknown-host pin"),
+        SshError::Local { .. } => (1, ""),
+        SshError::Key { .. } => (1, "name another one with --identity"),
+        SshError::Refused { .. } => (26, "see --login, --identity and --password-file"),
+        SshError::TimedOut { .. } => (11, "is its SSH server up? give it more time with --timeout"),
+        SshError::Denied(_) | SshError::Remote { .. } => (13, ""),
+        SshError::TooMuch(_) => (1, "write it to a file there, and get that"),
+        SshError::Session(_) => (14, "is the board still up?"),
+    };
+    (code, hint.into())
+}
+
 fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
+        BusError::TurnedAway(why) => of_turned_away(*why),
+        BusError::Denied { .. } => (21, NOT_ALLOWED),
+        error if error.is_about_tls() => (
+            15,
+            "give the broker's certificate authority with --tlsca, and the --server as its certificate names it",
+        ),
         BusError::Connect { .. } => (15, "is it up, and are --server and the credentials right?"),
         BusError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         BusError::Closed | BusError::Away(_) => (15, "see `jmp-bus doctor`"),
@@ -328,6 +399,8 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
         (CliError::NobodyReads | CliError::Interrupted(_) | CliError::Ended(_), _) => {}
+        #[cfg(feature = "ssh")]
+        (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
             eprintln!("jmp-bus: {error}");

@@ -14,6 +14,7 @@ mod doctor;
 mod drivers;
 mod events;
 mod exit_codes;
+mod expect;
 mod forward;
 mod lease;
 mod list;
@@ -21,6 +22,8 @@ mod logs;
 mod run;
 mod serve;
 mod shell;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 mod whoami;
 
@@ -52,13 +55,13 @@ macro_rules! commands {
         impl Command {
             pub(crate) fn role(&self) -> Role {
                 match self {
-                    $(Self::$name(_) => Role::$role,)*
+                    $($(#[$meta])* Self::$name(_) => Role::$role,)*
                 }
             }
 
             pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
                 match self {
-                    $(Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
+                    $($(#[$meta])* Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
                 }
             }
         }
@@ -71,6 +74,8 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    expect Expect Client,
+    #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,
     describe Describe Client,
     events Events Client,

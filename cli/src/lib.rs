@@ -27,10 +27,13 @@ mod desk;
 mod fanout;
 mod held;
 mod interrupt;
+mod metrics;
 mod output;
 mod program;
 mod request;
 mod session;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod table;
 mod told;
 mod wanted;

@@ -3,6 +3,7 @@
 mod answer;
 mod context;
 mod core;
+mod denials;
 mod desk;
 mod driver_actor;
 mod events;
@@ -10,6 +11,7 @@ mod gate;
 mod lease;
 mod ledger;
 mod logs;
+mod metrics;
 mod operation;
 mod outbox;
 mod presence;
@@ -20,10 +22,14 @@ mod slot;
 mod supervisor;
 mod tree;
 mod turn;
+mod usage;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use bus_schema::{DriverId, EventKind, ExporterName, Incarnation, Root};
+use bus_schema::{
+    DriverId, EventKind, ExporterName, Incarnation, Root,
+    subject::{ExporterVerb, FromClient},
+};
 use futures_util::{StreamExt as _, stream};
 use ractor::{Actor as _, ActorRef};
 use tokio::{
@@ -35,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     context::Context,
     lease::{AccessRule, Hook, HookFailure, Hooks, LeaseRules},
+    metrics::Metrics,
     turn::TurnGuard,
 };
 use self::{
@@ -209,6 +216,7 @@ impl Exporter {
         }
         let journal = state_dir.as_deref().map(Journal::open).transpose()?;
         let marker = state_dir.map(mark).transpose()?;
+        let is_private = settings.is_loopback();
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
         let bulk = bus.bulk().await?.clone();
         let stop = CancellationToken::new();
@@ -216,14 +224,21 @@ impl Exporter {
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let (leases, words) = Leases::new(fences, tree.odd(&name));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), leases, stop);
-        if !core.control().is_authenticated() {
+        let is_among_us = is_private && core.control().is_authenticated();
+        if !core.control().vouches() && !is_among_us {
             tracing::warn!(
-                "the broker asks for no proof of identity: a client is who it says it is"
+                "the broker does not know its users apart: a client is who it says it is"
             );
         }
         if let Some(tap) = log {
             core.tasks.spawn(logs::post(core.clone(), tap));
         }
+        for conn in [core.control(), &core.bulk] {
+            core.tasks.spawn(denials::log(core.clone(), conn.denials.clone()));
+        }
+        // Whoever may not hear its own inbox is somebody else to the broker: better told at once.
+        let own = recorder::ack_inbox(&core).token(random());
+        core.control().confirm(own, core.name.as_str(), &[]).await?;
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
         let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
@@ -250,6 +265,11 @@ impl Exporter {
         &self.core.name
     }
 
+    /// Its figures.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.core)
+    }
+
     /// Resolves when the exporter has stopped by itself: another one has its name.
     pub async fn stopped(&self) {
         self.core.stop.cancelled().await;
@@ -264,6 +284,8 @@ impl Exporter {
     pub async fn shutdown(self, grace: Duration) -> Result<(), ShutdownError> {
         let core = &self.core;
         core.ledger().close();
+        // What is held goes on after a restart.
+        let _ = core.leases.tell(lease::Word::Close { why: "the exporter is shutting down" });
         core.draining.cancel();
         core.events.tell(Happened::now(EventKind::ExporterDraining));
         self.presenter.draining(core).await;
@@ -356,13 +378,15 @@ async fn listen(core: &Arc<Core>) -> Result<(), BusError> {
         core.tasks.spawn(desk::desk(core.clone(), verb, subscription));
     }
     for slot in core.slots.values() {
-        let subject =
-            bus_schema::subject::FromClient::driver_wildcard(&core.root, &core.name, slot.id);
+        let subject = FromClient::driver_wildcard(&core.root, &core.name, slot.id);
         let subscription = core.control().subscribe(subject).await?;
         core.tasks.spawn(gate::gate(core.clone(), slot.clone(), subscription));
     }
-    core.bulk.confirm(inbox.token(random())).await?;
-    core.control().confirm(inbox.token(random())).await
+    let name = core.name.as_str();
+    core.bulk.confirm(inbox.token(random()), name, &[&inbox.wildcard()]).await?;
+    // One of many, and the broker's rule is the same for all.
+    let asks = FromClient::exporter_wildcard(&core.root, &core.name, ExporterVerb::Ask);
+    core.control().confirm(inbox.token(random()), name, &[&asks]).await
 }
 
 /// Forgets what is past its time.

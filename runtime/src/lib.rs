@@ -37,7 +37,7 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
+pub use bus::{Action, BusError, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
     StartedCall,
@@ -47,7 +47,7 @@ pub use config::{
 };
 pub use exporter::{
     AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
-    LeaseRules, ShutdownError, TurnGuard,
+    LeaseRules, Metrics, ShutdownError, TurnGuard,
 };
 pub use local::{Served, serve};
 pub use log::LogTap;

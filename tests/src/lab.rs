@@ -65,6 +65,22 @@ impl Lab {
         Ok(Exporter::start(config, self.settings.clone()).await?)
     }
 
+    /// An exporter `name` in this process, leased by these rules.
+    pub async fn lend(
+        &self,
+        name: &str,
+        node: impl Into<Node>,
+        rules: impl FnOnce(&mut ExporterConfig),
+    ) -> anyhow::Result<Exporter> {
+        let mut config = ExporterConfig {
+            root: self.root.clone(),
+            state_dir: Some(self.dir.path().join(name)),
+            ..ExporterConfig::new(name.parse()?, node.into())
+        };
+        rules(&mut config);
+        Ok(Exporter::start(config, self.settings.clone()).await?)
+    }
+
     /// An exporter `bench` in a process of its own, with a test driver.
     pub async fn spawn(&self, program: &str) -> anyhow::Result<ExporterProcess> {
         ExporterProcess::start(program, self, self.dir.path()).await

@@ -1,9 +1,11 @@
 //! Fixtures for the tests.
 
+mod deployment;
 mod driver;
 mod lab;
 mod peer;
 
+pub use deployment::{Deployment, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};
 pub use peer::Peer;

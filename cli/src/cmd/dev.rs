@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use runtime::{BrokerOptions, Config, LocalBroker, OnProgress, Progress};
 use serde_json::json;
 
-use super::serve::serve;
+use super::serve::{Serving, serve};
 use crate::{advice::CliError, desk, session::Session};
 
 /// What is served where no configuration is given.
@@ -57,7 +57,8 @@ impl Cmd {
         };
         session.out.document(&data, text).await?;
         let grace = std::time::Duration::from_secs(5);
-        let served = Box::pin(serve(session, config, settings, state_dir, grace)).await;
+        let serving = Serving { config, settings, state_dir, grace, metrics: None };
+        let served = Box::pin(serve(session, serving)).await;
         drop(announced); // before the broker: who finds it may use it
         broker.stop().await;
         served

@@ -1,13 +1,19 @@
 //! `jmp-bus serve`: puts the devices of a configuration on the bus.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use bus_schema::permission::Role;
 use runtime::{Config, Exporter, ExporterConfig, Settings};
 use serde_json::json;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::check::count;
-use crate::{advice::CliError, interrupt::Interrupt, session::Session};
+use crate::{
+    advice::CliError,
+    interrupt::Interrupt,
+    metrics::{self, Endpoint},
+    session::Session,
+};
 
 /// Serve the drivers of a configuration until told to stop.
 ///
@@ -26,6 +32,9 @@ pub(crate) struct Cmd {
     /// Serve drivers that run commands even where the broker asks nobody who they are.
     #[arg(long)]
     insecure: bool,
+    /// Give figures to Prometheus at this port of the loopback, or at this address.
+    #[arg(long, value_name = "ADDR", value_parser = metrics::address)]
+    metrics: Option<SocketAddr>,
 }
 
 impl Cmd {
@@ -41,7 +50,8 @@ impl Cmd {
         if !self.insecure {
             self.refuse_to_run_commands_for_anybody(&config, &settings).await?;
         }
-        serve(session, config, settings, state_dir, self.grace).await
+        let (grace, metrics) = (self.grace, self.metrics);
+        serve(session, Serving { config, settings, state_dir, grace, metrics }).await
     }
 
     async fn refuse_to_run_commands_for_anybody(
@@ -77,15 +87,26 @@ fn file_stem(file: &std::path::Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// What is served, and how.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+    pub(crate) state_dir: PathBuf,
+    /// How long running calls may take to end.
+    pub(crate) grace: Duration,
+    /// Where figures are given.
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
 /// Serves until told to stop.
-pub(crate) async fn serve(
-    session: &Session,
-    config: Config,
-    settings: Settings,
-    state_dir: PathBuf,
-    grace: Duration,
-) -> Result<(), CliError> {
+pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
+    let Serving { config, settings, state_dir, grace, metrics } = serving;
+    let endpoint = match metrics {
+        Some(address) => Some(listen(session, address).await?),
+        None => None,
+    };
     let drivers = count(&config.root);
     let exporter = ExporterConfig {
         root: session.root(),
@@ -98,7 +119,13 @@ pub(crate) async fn serve(
     };
     let exporter = Exporter::start(exporter, settings).await?;
     let name = &config.name;
-    let data = json!({ "up": name, "drivers": drivers });
+    let mut data = json!({ "up": name, "drivers": drivers });
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let _stop_on_drop = stop.clone().drop_guard();
+    if let Some(endpoint) = endpoint {
+        data["metrics"] = endpoint.address.to_string().into();
+        tasks.spawn(endpoint.serve(exporter.metrics(), stop.clone()));
+    }
     session.out.document(&data, || format!("{name} is up with {drivers} drivers\n")).await?;
     let replaced = tokio::select! {
         signal = interrupt.next() => {
@@ -113,8 +140,22 @@ pub(crate) async fn serve(
         stopped = stopping => stopped?,
         signal = interrupt.next() => return Err(CliError::Interrupted(signal)),
     }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
     match replaced {
         true => Err(CliError::Replaced(name.to_string())),
         false => Ok(()),
     }
+}
+
+async fn listen(session: &Session, address: SocketAddr) -> Result<Endpoint, CliError> {
+    let listening = Endpoint::listen(address).await;
+    let endpoint =
+        listening.map_err(|source| CliError::io(format!("listen on {address}"), source))?;
+    session.out.note(format_args!("figures at http://{}/metrics", endpoint.address));
+    if !endpoint.address.ip().is_loopback() {
+        session.out.note("whoever reaches that address may read them");
+    }
+    Ok(endpoint)
 }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod call;
+mod expect;
 mod fanout;
 mod fleet;
 mod lab;
@@ -11,4 +12,5 @@ mod local;
 mod look;
 mod pipes;
 mod serve;
+mod ssh;
 mod stream;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::lab::{Lab, Running, program, run};
 
 /// A configuration that needs no device.
@@ -112,6 +114,61 @@ async fn what_a_served_exporter_says_is_on_the_bus() {
     let none = lab.run(&["logs", "desk/grup"]).await.failed(10);
     assert!(none.contains("desk has: desk/group"), "{none}");
     lab.run(&["logs", "--level", "loud"]).await.failed(2);
+    serve.signal("-TERM").await;
+    assert_eq!(serve.ended().await.code, Some(0));
+    lab.end().await;
+}
+
+/// What an HTTP request gives: the whole answer.
+async fn ask(address: &str, request: &[u8]) -> String {
+    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    tcp.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn figures_are_given_to_scrapers_and_nothing_to_others() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let arguments = ["serve", file.to_str().unwrap(), "--metrics", "0", "-o", "json"];
+    let mut serve = lab.spawn(&arguments);
+    let up: serde_json::Value = serde_json::from_str(&serve.line().await).unwrap();
+    let address = up["metrics"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    for _ in 0..3 {
+        lab.run(&["call", "desk/group/power", "on"]).await.ok();
+    }
+    lab.run(&["call", "desk/group/power", "explode"]).await.failed(12);
+    let page = ask(&address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let (head, body) = page.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    for line in [
+        "jmp_bus_calls_total{driver=\"desk/group/power\",method=\"on\",kind=\"call\",outcome=\"ok\"} 3",
+        "jmp_bus_call_duration_seconds_count{method=\"on\"} 3",
+        "jmp_bus_call_duration_seconds_bucket{method=\"on\",le=\"+Inf\"} 3",
+        "jmp_bus_refusals_total{reason=\"unknown-method\"} 1",
+        "jmp_bus_driver_up{driver=\"desk/group\"} 1",
+        "jmp_bus_streams_open 0",
+    ] {
+        assert!(body.lines().any(|l| l == line), "{line} in {body}");
+    }
+    for (request, status) in [
+        (&b"HEAD /metrics HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 200 OK"),
+        (b"GET /etc/passwd HTTP/1.1\r\n\r\n", "HTTP/1.1 404 "),
+        (b"DELETE /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 "),
+        (b"\x16\x03\x01\r\n\r\n", "HTTP/1.1 400 "),
+        (&[b'x'; 20_000], "HTTP/1.1 431 "),
+    ] {
+        let answer = ask(&address, request).await;
+        assert!(answer.starts_with(status), "{answer}");
+    }
+    let taken = ["serve", file.to_str().unwrap(), "--metrics", &address];
+    assert!(lab.run(&taken).await.failed(1).contains("cannot listen on"));
     serve.signal("-TERM").await;
     assert_eq!(serve.ended().await.code, Some(0));
     lab.end().await;

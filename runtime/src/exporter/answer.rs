@@ -8,6 +8,8 @@ use bus_schema::{
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
+use super::usage::Ended;
+
 /// How the caller speaks, and so how it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Voice {
@@ -28,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) error: Option<(u16, String)>,
     /// A result too large for one message.
     pub(crate) large: Option<Bytes>,
+    /// How what is answered ended.
+    pub(crate) ended: Ended,
 }
 
 impl Answer {
@@ -49,7 +53,7 @@ impl Answer {
                 Self::done(voice, bytes)
             }
             Ok(bytes) if bytes.len() <= PAYLOAD_BYTES_MAX && voice != Voice::Json => {
-                Self { message: Bytes::new(), error: None, large: Some(bytes) }
+                Self { message: Bytes::new(), error: None, large: Some(bytes), ended: Ended::Well }
             }
             Ok(bytes) => {
                 let len = bytes.len();
@@ -66,7 +70,7 @@ impl Answer {
             Voice::Json => [&b"{\"result\":"[..], &result, b"}"].concat().into(),
             _ => codec::encode(&Reply { outcome: Outcome::Result(result) }),
         };
-        Self { message, error: None, large: None }
+        Self { message, error: None, large: None, ended: Ended::Well }
     }
 
     /// The answer to an operation that failed or was refused.
@@ -76,6 +80,7 @@ impl Answer {
             Failure::Fault(fault) => (500, fault.text.clone()),
         };
         let refused = matches!(failure, Failure::Refused(_));
+        let ended = Ended::from(&failure);
         let message = match (voice, failure) {
             (Voice::Json, Failure::Refused(r)) => {
                 json_error("refused", r.code.as_str(), &r.text, Some(false))
@@ -93,7 +98,7 @@ impl Answer {
             (Voice::Open(_), Failure::Fault(f)) => codec::encode(&Opened::Fault(f)),
         };
         let error = (refused || voice == Voice::Json).then_some((code, text));
-        Self { message, error, large: None }
+        Self { message, error, large: None, ended }
     }
 
     /// The answer where nobody knows how it ended.
@@ -106,7 +111,7 @@ impl Answer {
             Voice::Message(_) => codec::encode(&Reply { outcome: Outcome::Unknown(why) }),
             Voice::Open(_) => codec::encode(&Opened::Unknown(why)),
         };
-        Self { message, error: None, large: None }
+        Self { message, error: None, large: None, ended: Ended::Unknown }
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root,
-    StreamId, codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
+    RefusalCode, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -23,9 +23,10 @@ use super::{
     outbox::Outbox,
     recorder::Acks,
     slot::Slot,
+    usage::Ended,
 };
 use crate::{
-    bus::{Bus, Conn, random},
+    bus::{Bus, Conn, Incoming, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -52,7 +53,14 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
     pub(crate) events: Events,
+    /// Since when dropped messages are counted for the log, and how many it has.
+    told_of_drops: Mutex<(Instant, u32)>,
 }
+
+/// A flood of forgeries must not fill the log: it tells of so many …
+const DROPS_TOLD_MAX: u32 = 50;
+/// … in this time. Their number is in each line.
+const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
 /// What the service API reports.
 #[derive(Debug, Default)]
@@ -62,6 +70,25 @@ pub(crate) struct Stats {
     pub(crate) busy_ns: std::sync::atomic::AtomicU64,
     /// Messages dropped because their sender or form could not be trusted.
     pub(crate) dropped: std::sync::atomic::AtomicU64,
+    /// Lines of logs that were dropped.
+    pub(crate) lines_lost: std::sync::atomic::AtomicU64,
+    /// Faults and refusals, in the order of the known ones.
+    pub(crate) faults: [std::sync::atomic::AtomicU64; FaultKind::KNOWN.len()],
+    pub(crate) refusals: [std::sync::atomic::AtomicU64; RefusalCode::KNOWN.len()],
+}
+
+impl Stats {
+    /// Counts how an operation, or the wish for one, ended.
+    pub(crate) fn ended(&self, ended: Ended) {
+        let count = match ended {
+            Ended::Fault(kind) => self.faults.get(kind),
+            Ended::Refused(code) => self.refusals.get(code),
+            Ended::Well | Ended::Unknown => None,
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
 
 impl Core {
@@ -96,6 +123,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })
     }
@@ -106,6 +134,13 @@ impl Core {
 
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// All places, by address.
+    pub(crate) fn sorted_slots(&self) -> Vec<&Arc<Slot>> {
+        let mut slots: Vec<_> = self.slots.values().collect();
+        slots.sort_by(|a, b| a.address.cmp(&b.address));
+        slots
     }
 
     /// The place at a path.
@@ -155,17 +190,31 @@ impl Core {
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject
-    /// names, or nobody vouches for who asked. (On a broker without authentication nobody does,
-    /// and a plain `nats req` with its own inbox is welcome.)
+    /// names, or nobody vouches for who asked. (On a broker that does not know its users
+    /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
-            || (reply.starts_with("_INBOX.") && !self.control().is_authenticated())
+            || (reply.starts_with("_INBOX.") && !self.control().vouches())
     }
 
     /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own
     /// inbox, which is ours, too.
     pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
+    }
+
+    /// Drops a message that is not what it seems to be, and says so: somebody may be trying.
+    pub(crate) fn drop_message(&self, message: &Incoming, why: &'static str) {
+        let dropped = self.stats.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut told = self.told_of_drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.elapsed() > DROPS_TOLD_PER {
+            *told = (Instant::now(), 0);
+        }
+        told.1 += 1;
+        if told.1 <= DROPS_TOLD_MAX {
+            let (subject, reply) = (message.subject(), message.reply().unwrap_or_default());
+            tracing::warn!(subject, reply, why, dropped, "dropped a message unread");
+        }
     }
 
     /// Remembers how a call ended and answers it, unless nobody waits any more.
@@ -192,7 +241,7 @@ impl Core {
         id: Option<CallId>,
         answer: Answer,
     ) {
-        let Answer { mut message, error, large } = answer;
+        let Answer { mut message, error, large, .. } = answer;
         if let Some(body) = large {
             message = match id {
                 Some(id) => self.offer_parts(client, id, body),

@@ -95,6 +95,11 @@ impl Events {
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        EVENTS_WAITING_MAX - self.sender.capacity()
+    }
 }
 
 /// Publishes events until the exporter stops, then those that are left.

@@ -45,40 +45,41 @@ struct Envelope {
 }
 
 async fn receive(core: &Arc<Core>, slot: &Arc<Slot>, message: Incoming) {
-    let Some(envelope) = open(core, slot, &message) else {
-        core.stats.dropped.fetch_add(1, Ordering::Relaxed);
-        return;
+    let envelope = match open(core, slot, &message) {
+        Ok(envelope) => envelope,
+        Err(why) => return core.drop_message(&message, why),
     };
     core.stats.requests.fetch_add(1, Ordering::Relaxed);
     if let Err((voice, refusal)) = let_in(core, slot, &envelope, message).await {
         core.stats.errors.fetch_add(1, Ordering::Relaxed);
         let answer = Answer::failed(voice, Failure::Refused(refusal));
+        core.stats.ended(answer.ended);
         core.send_answer(&envelope.reply_to, &envelope.client, None, answer).await;
     }
 }
 
-/// Reads the envelope: subject and reply subject. `None` means that the message is dropped
+/// Reads the envelope: subject and reply subject. An error says why the message is dropped
 /// unread: whoever sent it is not the client that its subject names, or cannot be answered.
-fn open(core: &Core, slot: &Slot, message: &Incoming) -> Option<Envelope> {
-    let reply = message.reply()?;
+fn open(core: &Core, slot: &Slot, message: &Incoming) -> Result<Envelope, &'static str> {
+    let reply = message.reply().ok_or("it has no reply subject")?;
     if message.is_from_jetstream() || Streams::is_delivery(reply) {
-        tracing::warn!(subject = message.subject(), "dropped: published by JetStream");
-        return None;
+        return Err("JetStream was made to publish it");
     }
+    const FOREIGN: &str = "its subject is not of the protocol";
     let (client, verb, method) = match FromClient::read(&core.root, message.subject()) {
         Ok(FromClient { client, to: To::Driver(verb, id, method), .. }) if id == slot.id => {
             (client, Some(verb), method.as_str().into())
         }
         Err(SubjectError::Verb) => {
-            (FromClient::speaker(&core.root, message.subject())?, None, "".into())
+            let client = FromClient::speaker(&core.root, message.subject()).ok_or(FOREIGN)?;
+            (client, None, "".into())
         }
-        Ok(_) | Err(SubjectError::Foreign) => return None,
+        Ok(_) | Err(SubjectError::Foreign) => return Err(FOREIGN),
     };
     if !core.may_answer(&client, reply) {
-        tracing::warn!(%client, reply, "dropped: the reply subject is not the client's");
-        return None;
+        return Err("its reply subject is not the client's");
     }
-    Some(Envelope { client, verb, method, reply_to: reply.into() })
+    Ok(Envelope { client, verb, method, reply_to: reply.into() })
 }
 
 async fn let_in(

@@ -40,6 +40,8 @@ pub(crate) enum Word {
     Lease { client: ClientName, ask: LeaseAsk, reply: String },
     /// An admin's word.
     Admin { client: ClientName, ask: AdminAsk, reply: String },
+    /// Nothing is granted any more.
+    Close { why: &'static str },
     /// The hook before the lease `epoch` has ended.
     Begun { unit: usize, epoch: u64, hook: Result<(), String> },
     /// The lease `epoch` is over, and its devices are safe, or not.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bus_schema::{
@@ -72,6 +72,7 @@ impl Poster {
             by_path.entry(path).or_insert_with(|| (source, Vec::new())).1.push(line);
         }
         let mut lost = self.lines.lost();
+        self.core.stats.lines_lost.fetch_add(lost.values().sum(), Ordering::Relaxed);
         for (path, (source, lines)) in by_path {
             for lines in lines.chunks(LOG_LINES_MAX) {
                 self.send(source, &path, lines.to_vec()).await?;

@@ -31,6 +31,7 @@ use super::{
     request::{Body, OpenAsked, Request},
     slot::Slot,
     turn::Ticket,
+    usage::Ended,
 };
 use crate::stream::{AnyItems, ByteStream, DataLine, Flow, PipeDirection, PipeEnd, SILENCE};
 
@@ -85,8 +86,11 @@ impl Work {
             },
         };
         drop(operation); // and with it the turn, before the answer invites the next call
-        let Work { core, request, .. } = self;
-        let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let Work { core, slot, request, .. } = self;
+        let took = started.elapsed();
+        slot.usage.count(request.method(), answer.ended, took);
+        core.stats.ended(answer.ended);
+        let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         core.stats.busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
         let Request { receipt, reply_to, caller, id, .. } = request;
         core.conclude(receipt, &reply_to, &caller, id, answer).await;
@@ -264,7 +268,8 @@ impl Work {
             credit,
             item: (!is_stream).then(|| method.result.clone()),
         };
-        let answer = Answer { message: codec::encode(&opened), error: None, large: None };
+        let (message, ended) = (codec::encode(&opened), Ended::Well);
+        let answer = Answer { message, error: None, large: None, ended };
         core.ledger().opened(&request.receipt, &answer);
         core.send_answer(&request.reply_to, &request.caller, request.id, answer.clone()).await;
         let result = match first {
@@ -272,8 +277,9 @@ impl Work {
             Some(Err(panic)) => Err(self.panicked(&panic).into()),
             None => self.attend(serving, &end).await,
         };
+        let ended = result.as_ref().map_or_else(Ended::from, |()| Ended::Well);
         finish(&end, is_stream, result);
-        Ok(answer)
+        Ok(Answer { ended, ..answer })
     }
 
     /// Starts the pump; when it has ended, so has the caller's interest.

@@ -1,12 +1,12 @@
 //! A driver's place at its exporter: it outlasts the actors that come and go in it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64};
 
 use bus_schema::{DriverId, Interface, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 use tokio_util::sync::CancellationToken;
 
-use super::{driver_actor::Panicked, lease::Fence, turn::Turn};
+use super::{driver_actor::Panicked, lease::Fence, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -19,6 +19,9 @@ pub(crate) struct Slot {
     pub(crate) turn: Turn,
     /// The fence around the subtree that it is leased with.
     pub(crate) fence: Arc<Fence>,
+    pub(crate) usage: Usage,
+    /// How often its driver went down while it ran.
+    pub(crate) restarts: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -51,7 +54,17 @@ impl Slot {
         fence: Arc<Fence>,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
-        Self { id, address, path, factory, turn, fence, state: RwLock::new(state) }
+        Self {
+            id,
+            address,
+            path,
+            factory,
+            turn,
+            fence,
+            usage: Usage::default(),
+            restarts: AtomicU64::new(0),
+            state: RwLock::new(state),
+        }
     }
 
     pub(crate) fn set(&self, state: State) {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -148,6 +148,9 @@ impl SupervisorState {
         }
         let for_good = crash == Crash::Running && crashes.len() >= CRASHES_MAX;
         let pause = (BACKOFF_MIN * (1 << crashes.len().min(8))).min(BACKOFF_MAX);
+        if crash == Crash::Running {
+            slot.restarts.fetch_add(1, Ordering::Relaxed);
+        }
         tracing::warn!(actor = %slot.address, why, for_good, "driver went down");
         match (crash, for_good) {
             (Crash::Running, true) => self.tell(EventKind::DriverFailed, &slot, &why),

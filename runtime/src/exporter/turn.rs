@@ -55,6 +55,11 @@ impl Turn {
         line.holder.as_ref().map(|holder| (holder.what.to_string(), holder.since.elapsed()))
     }
 
+    /// How many wait for it.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn pass_on(&self) {
         let mut line = self.lock();
         line.holder = None;

@@ -26,8 +26,10 @@ impl Registry {
     /// As [`exporters`](Self::exporters).
     pub async fn watch_boards(&self) -> Result<BoardWatch, BusError> {
         let control = self.0.0.control();
-        let live = control.subscribe(FromExporter::board_all(self.0.root())).await?;
-        control.confirm(self.0.0.inbox.token(crate::bus::random())).await?;
+        let subject = FromExporter::board_all(self.0.root());
+        let live = control.subscribe(subject.clone()).await?;
+        let (own, name) = (self.0.0.inbox.token(crate::bus::random()), self.0.name().as_str());
+        control.confirm(own, name, &[&subject]).await?;
         Ok(BoardWatch { registry: self.clone(), live })
     }
 

@@ -5,6 +5,7 @@ mod calls;
 mod events;
 mod example;
 mod forgery;
+mod leases;
 mod logs;
 mod open_calls;
 mod outage;

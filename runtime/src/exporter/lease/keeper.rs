@@ -190,6 +190,10 @@ impl Keeper {
                 };
                 Some(Answer { reply, message: codec::encode(&answer), grants: false })
             }
+            Word::Close { why } => {
+                self.book.close(why, now);
+                None
+            }
             Word::Begun { unit, epoch, hook } => {
                 self.book.begun(unit, epoch, hook, now);
                 None

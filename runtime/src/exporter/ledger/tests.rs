@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::usage::Ended, *};
 
 const DRIVERS: usize = 3;
 
@@ -217,7 +217,8 @@ fn arrival(client: usize, id: Option<CallId>, driver: DriverId) -> Arrival {
 fn answer(bytes: usize) -> Answer {
     static ZEROS: std::sync::LazyLock<bytes::Bytes> =
         std::sync::LazyLock::new(|| vec![0; OUTCOME_BYTES_MAX].into());
-    Answer { message: ZEROS.slice(..bytes), error: None, large: None }
+    let (message, ended) = (ZEROS.slice(..bytes), Ended::Well);
+    Answer { message, error: None, large: None, ended }
 }
 
 proptest! {

@@ -166,12 +166,6 @@ impl Book {
             |unit: &Unit| (unit.state(), unit.why(), unit.lease().cloned(), unit.queue.len());
         format!("{:?}", self.units.iter().map(unit).collect::<Vec<_>>()).into()
     }
-
-    /// Leases that are held, and clients that wait: for metrics.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let held = self.units.iter().filter(|unit| matches!(unit.phase, Phase::Held(_))).count();
-        (held, self.units.iter().map(|unit| unit.queue.len()).sum())
-    }
 }
 
 impl Unit {

@@ -184,18 +184,16 @@ impl Book {
         }
     }
 
-    /// Nothing is granted on a subtree until it is opened again; what is held goes on.
-    pub(crate) fn close(&mut self, unit: UnitAt, why: &str, now: Duration) {
-        self.units[unit].closed = Some(why.to_owned());
-        if let Phase::Offered { key, .. } = &self.units[unit].phase {
-            let key = key.clone();
-            self.put_back(&key, now);
+    /// Nothing is granted any more; what is held goes on.
+    pub(crate) fn close(&mut self, why: &str, now: Duration) {
+        for unit in &mut self.units {
+            unit.closed = Some(why.to_owned());
         }
-    }
-
-    /// The opposite of [`close`](Self::close).
-    pub(crate) fn open(&mut self, unit: UnitAt, now: Duration) {
-        self.units[unit].closed = None;
-        self.serve(unit, now, None);
+        for unit in 0..self.units.len() {
+            if let Phase::Offered { key, .. } = &self.units[unit].phase {
+                let key = key.clone();
+                self.put_back(&key, now);
+            }
+        }
     }
 }
