@@ -130,7 +130,7 @@ impl Wanted {
         }
     }
 
-    fn to_lease(&mut self) -> Option<Lease> {
+    fn take_lease(&mut self) -> Option<Lease> {
         match &self.stands {
             Some(Leased::Held(held)) if self.lost.is_none() => {
                 self.taken = true;
@@ -221,7 +221,7 @@ impl Set<'_> {
             self.start_over().await;
             return None;
         }
-        let leases = self.wanted.iter_mut().filter_map(Wanted::to_lease);
+        let leases = self.wanted.iter_mut().filter_map(Wanted::take_lease);
         let leases: Vec<_> = leases.take(self.count).collect();
         match started(&leases).await {
             Ok(()) => Some(Ok(leases)),

@@ -24,7 +24,7 @@ fn a_line_has_file_line_column_keys_text_and_suggestion() {
 #[test]
 fn every_mistake_of_a_file_is_told_at_once() {
     let text = "metadata: {nam: b}\nexport:\n  p: {type: fake-powr}\n  q: {}\n  r: {ref: nowhere}\n  \
-                s: {type: fake-power, config: {port: x}}\nhooks: {before: x}\n";
+                s: {type: fake-power, config: {port: x}}\nhooks: {beforeLeas: x}\n";
     lines(
         &said(text),
         &[
@@ -34,7 +34,7 @@ fn every_mistake_of_a_file_is_told_at_once() {
             "5:12: export.r.ref: there is no driver \"nowhere\" in \"export\"",
             "6:25: export.s.config: the key \"url\" is missing: text",
             "6:40: export.s.config.port: expected an integer from zero, got the text \"x\"",
-            "7:9: hooks.before: unknown key \"before\"; did you mean \"beforeLease\"?",
+            "7:9: hooks.beforeLeas: unknown key \"beforeLeas\"; did you mean \"beforeLease\"?",
         ],
     );
 }
