@@ -100,7 +100,7 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
 }
 
 /// Splits off version and kind, which every version of the protocol can read.
-fn open<'a>(
+pub(crate) fn open<'a>(
     bytes: &'a [u8],
     kind: u8,
     expected: &'static str,
@@ -113,7 +113,7 @@ fn open<'a>(
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(
+pub(crate) fn read<'a, T: Deserialize<'a>>(
     theirs: u8,
     body: &'a [u8],
     what: &'static str,
@@ -197,7 +197,7 @@ impl Data {
 
 /// A MessagePack `bin` that stays where it is.
 #[derive(Default)]
-struct Raw<'a>(&'a [u8]);
+pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

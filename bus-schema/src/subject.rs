@@ -4,6 +4,7 @@
 //! <root>.v1.c.<client>.<verb>.<exporter>.<driver>.<method>   a client speaks to a driver
 //! <root>.v1.c.<client>.<verb>.<exporter>._.<token>           a client speaks to the exporter
 //! <root>.v1.x.<exporter>.<verb>.…                            an exporter speaks
+//! <root>.v1.f.<client>.m.<digest>, ….b.<digest>.<n>      a client stores a file
 //! <root>.v1.i.<client>.<session>.<token>                     inbox of a client process
 //! <root>.v1.ix.<exporter>.<incarnation>.<token>              inbox of an exporter process
 //! ```
@@ -18,7 +19,7 @@ use std::fmt;
 pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
     ClientName, DriverId, EventKind, ExporterName, Incarnation, InterfaceDigest, LogSource,
-    MethodName, Root, Session, StreamId,
+    MethodName, Root, Session, Sha256, StreamId,
 };
 
 /// The protocol's version as a token. Anything but an addition gets a new one.
@@ -426,6 +427,74 @@ impl OutRecord {
     }
 }
 
+/// A piece of a file that a client stores; captured by JetStream. The client in it is as true as
+/// that of a request, so nobody can put anything in the place of another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// Who stores it.
+    pub client: ClientName,
+    /// Which piece.
+    pub piece: Piece,
+}
+
+/// The piece of a file that a [`Stored`] subject names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Piece {
+    /// The manifest whose message has this SHA-256.
+    Manifest(Sha256),
+    /// Part `n` of the block with this SHA-256.
+    Part(Sha256, u32),
+}
+
+impl Stored {
+    /// The subject under `root`.
+    pub fn under(&self, root: &Root) -> String {
+        let client = &self.client;
+        match self.piece {
+            Piece::Manifest(digest) => format!("{root}.{VERSION}.f.{client}.m.{digest}"),
+            Piece::Part(digest, n) => format!("{root}.{VERSION}.f.{client}.b.{digest}.{n}"),
+        }
+    }
+
+    /// Reads a subject under `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`], as [`FromClient::read`].
+    pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
+        const FOREIGN: SubjectError = SubjectError::Foreign;
+        let rest = subject.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));
+        let rest = rest.and_then(|s| s.strip_prefix(VERSION)).and_then(|s| s.strip_prefix(".f."));
+        let tokens: Vec<_> = rest.ok_or(FOREIGN)?.splitn(5, '.').collect();
+        let client = tokens[0].parse().map_err(|_| FOREIGN)?;
+        let piece = match tokens[1..] {
+            ["m", digest] => digest.parse().ok().map(Piece::Manifest),
+            ["b", digest, n] => {
+                let canonical = n.parse().ok().filter(|n: &u32| n.to_string() == tokens[3]);
+                digest.parse().ok().zip(canonical).map(|(digest, n)| Piece::Part(digest, n))
+            }
+            ["m" | "b", ..] => None,
+            _ => return Err(SubjectError::Verb),
+        };
+        piece.map(|piece| Self { client, piece }).ok_or(FOREIGN)
+    }
+
+    /// Everything that clients store: what JetStream captures.
+    pub fn all(root: &Root) -> String {
+        format!("{root}.{VERSION}.f.>")
+    }
+
+    /// All that one client stores.
+    pub fn all_of(root: &Root, client: &ClientName) -> String {
+        format!("{root}.{VERSION}.f.{client}.>")
+    }
+
+    /// All parts of one block of one client.
+    pub fn parts_of(root: &Root, client: &ClientName, digest: Sha256) -> String {
+        format!("{root}.{VERSION}.f.{client}.b.{digest}.*")
+    }
+}
+
 /// Inboxes: where answers go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbox(String);
@@ -493,6 +562,8 @@ pub struct Streams {
     pub out: String,
     /// Presence, trees and interfaces.
     pub registry: String,
+    /// Files that clients lend.
+    pub files: String,
     /// Events.
     pub events: String,
     /// Logs.
@@ -505,6 +576,7 @@ impl Streams {
         Self {
             out: format!("{root}_out"),
             registry: format!("{root}_registry"),
+            files: format!("{root}_files"),
             events: format!("{root}_events"),
             logs: format!("{root}_logs"),
         }
@@ -534,6 +606,11 @@ impl Streams {
     /// The request that describes `stream`.
     pub fn info(stream: &str) -> String {
         format!("$JS.API.STREAM.INFO.{stream}")
+    }
+
+    /// The request that removes messages of `stream` for good.
+    pub fn purge(stream: &str) -> String {
+        format!("$JS.API.STREAM.PURGE.{stream}")
     }
 
     /// Whether a reply subject is JetStream's own, so that the message was a delivery.
@@ -645,6 +722,31 @@ mod tests {
         for subject in said {
             assert_eq!(FromExporter::read(&root, &subject.under(&root)), Ok(subject));
         }
+    }
+
+    #[test]
+    fn what_a_client_stores_reads_back_and_nothing_else_does() {
+        let root = Root::default();
+        let (client, digest) = (longest().0, Sha256([0xa5; 32]));
+        for piece in [Piece::Manifest(digest), Piece::Part(digest, u32::MAX)] {
+            let stored = Stored { client: client.clone(), piece };
+            let subject = stored.under(&root);
+            assert!(subject.len() <= 256, "{}", subject.len());
+            assert_eq!(Stored::read(&root, &subject), Ok(stored));
+        }
+        for bad in [
+            format!("jmp.v1.f.*.m.{digest}"),
+            format!("jmp.v1.f.alice.m.{digest}.0"),
+            format!("jmp.v1.f.alice.b.{digest}"),
+            format!("jmp.v1.f.alice.b.{digest}.01"),
+            format!("jmp.v1.f.alice.b.{digest}.x"),
+            "jmp.v1.f.alice.m.abc".to_owned(),
+            format!("jmp.v1.c.alice.m.{digest}"),
+        ] {
+            assert_eq!(Stored::read(&root, &bad), Err(SubjectError::Foreign), "{bad}");
+        }
+        let word = Stored::read(&root, &format!("jmp.v1.f.alice.x.{digest}"));
+        assert_eq!(word, Err(SubjectError::Verb));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
-    SettingsError, ShutdownError, TurnedAway,
+    LendError, SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -23,6 +23,8 @@ pub(crate) enum CliError {
     Call(#[from] CallError),
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    #[error(transparent)]
+    Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -116,6 +118,7 @@ impl CliError {
         match self {
             Self::Call(error) => error.may_have_acted(),
             Self::Ended(_) | Self::LeaseLost { .. } => true,
+            Self::Lending(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
             #[cfg(feature = "ssh")]
             Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
@@ -160,6 +163,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
         CliError::Lease(error) => return of_lease(error),
+        CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
@@ -212,6 +216,15 @@ pub(crate) fn advice(error: &CliError) -> Advice {
     (code, hint.into())
 }
 
+fn of_lending(error: &LendError) -> (u8, &'static str) {
+    match error {
+        LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
+        LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
+        LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
+    }
+}
+
 fn of_call(error: &CallError) -> Advice {
     const READ_STATE: &str = "the device may have acted: read its state before you retry";
     let (code, hint) = match error {
@@ -224,6 +237,7 @@ fn of_call(error: &CallError) -> Advice {
         }
         CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
         CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Lending(error) => of_lending(error),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
         CallError::NotAllowed { .. } => (21, NOT_ALLOWED),

@@ -15,10 +15,13 @@ mod drivers;
 mod events;
 mod exit_codes;
 mod expect;
+mod files;
+mod flash;
 mod forward;
 mod lease;
 mod list;
 mod logs;
+mod put;
 mod run;
 mod serve;
 mod shell;
@@ -74,6 +77,9 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    flash Flash Worker,
+    put Put Worker,
+    files Files Client,
     expect Expect Client,
     #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,

@@ -27,9 +27,12 @@ mod desk;
 mod fanout;
 mod held;
 mod interrupt;
+mod lending;
+mod manager;
 mod metrics;
 mod output;
 mod program;
+mod progress;
 mod request;
 mod session;
 #[cfg(feature = "ssh")]

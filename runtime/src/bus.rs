@@ -1,5 +1,6 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+mod checkup;
 mod denial;
 pub mod floor;
 mod options;
@@ -19,10 +20,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub use self::denial::{Action, TurnedAway};
 pub(crate) use self::denial::{Denial, Denials};
 pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
+pub use self::{
+    checkup::Checkup,
+    denial::{Action, TurnedAway},
+};
 pub(crate) use async_nats::Subject;
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
@@ -107,6 +111,8 @@ pub struct ServerInfo {
     pub jetstream: bool,
     /// Whether it asks for a proof of identity.
     pub asks_who_one_is: bool,
+    /// Whether it takes encrypted connections only.
+    pub asks_for_tls: bool,
     /// The largest message it takes.
     pub max_payload: usize,
 }
@@ -471,8 +477,9 @@ impl crate::Settings {
         let (version, jetstream) = conn.server();
         let asks_who_one_is = conn.is_authenticated();
         let max_payload = conn.max_payload();
+        let asks_for_tls = conn.nats.server_info().tls_required;
         conn.close().await;
-        Ok(ServerInfo { version, jetstream, asks_who_one_is, max_payload })
+        Ok(ServerInfo { version, jetstream, asks_who_one_is, asks_for_tls, max_payload })
     }
 
     /// Makes the JetStream streams of `root`, or finds them as they must be: what a deployment

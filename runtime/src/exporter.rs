@@ -44,18 +44,18 @@ pub use self::{
     metrics::Metrics,
     turn::TurnGuard,
 };
-use self::{
+pub(crate) use self::{
     core::Core,
+    events::since_1970_ms,
+    lease::{Fence, Pass},
+    operation::collect,
+};
+use self::{
     events::Happened,
     lease::{Fences, Journal, JournalError, Keeper, Leases},
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
-};
-pub(crate) use self::{
-    events::since_1970_ms,
-    lease::{Fence, Pass},
-    operation::collect,
 };
 use crate::{
     LogTap, Settings,

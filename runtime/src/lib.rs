@@ -6,7 +6,8 @@
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
 //! | use a device nobody else may use meanwhile | [`Lease`] |
-//! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
+//! | write a driver                            | [`Context`], [`Items`], [`ByteStream`], [`Resource`] |
+//! | lend a file to a driver                   | [`Lend`], [`Client::put`] |
 //! | have a broker of your own                 | [`LocalBroker`] |
 //!
 //! The wire format is not here: see the `bus_schema` crate.
@@ -19,11 +20,14 @@ mod broker;
 mod bus; // the only module that names `async_nats`
 mod client;
 mod config;
+mod digest;
 mod exporter;
+mod lend;
 mod local;
 mod log;
 mod node;
 mod registry;
+mod resource;
 mod settings;
 mod stored;
 mod stream;
@@ -37,7 +41,7 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{Action, BusError, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
+pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
     StartedCall,
@@ -49,10 +53,12 @@ pub use exporter::{
     AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
     LeaseRules, Metrics, ShutdownError, TurnGuard,
 };
+pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};
 pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
+pub use resource::{Extent, Resource, ResourceError, ResourceInfo, ResourceWriter};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };

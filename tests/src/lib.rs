@@ -4,8 +4,10 @@ mod deployment;
 mod driver;
 mod lab;
 mod peer;
+mod taker;
 
 pub use deployment::{Deployment, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};
 pub use peer::Peer;
+pub use taker::{Taker, TakerBlocking, TakerClient, Took};

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use bus_schema::{
-    Address, DriverId, ExporterName, Invoke, Outgoing, codec,
+    Address, DriverId, ExporterName, Invoke, Loan, Outgoing, codec,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Call, Form, Outcome, Reply, Unknown},
     subject::{DriverVerb, To},
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     bus::{Incoming, Subject},
+    lend::Lend,
     stream::ByteStream,
 };
 
@@ -123,9 +124,34 @@ impl DriverRef {
         method: &str,
         words: &[bus_schema::Value],
     ) -> Result<Bytes, CallError> {
+        self.call_words_with(method, words, Vec::new()).await
+    }
+
+    /// [`call_words`](Self::call_words) with words some of which are lent: what each of `loans`
+    /// says is one of the words. See [`lend`](Invoke::lend).
+    ///
+    /// # Errors
+    ///
+    /// As [`call_raw`](Self::call_raw); also that what is handed back could not be written.
+    pub async fn call_words_with(
+        &self,
+        method: &str,
+        words: &[bus_schema::Value],
+        loans: Vec<Loan>,
+    ) -> Result<Bytes, CallError> {
         let args =
             rmp_serde::to_vec_named(words).map_err(|e| CallError::Unsendable(e.to_string()))?;
-        self.invoke(method, Form::Words, args.into(), None).await
+        let result = self.invoke(method, Form::Words, args.into(), None).await?;
+        self.settle(loans).await?;
+        Ok(result)
+    }
+
+    /// Waits until what is handed back is all there.
+    async fn settle(&self, loans: Vec<Loan>) -> Result<(), CallError> {
+        for loan in loans {
+            crate::lend::settle(loan).await.map_err(CallError::Lending)?;
+        }
+        Ok(())
     }
 
     async fn invoke(
@@ -294,6 +320,11 @@ impl Invoke for DriverRef {
     type Error = CallError;
     type Items<T: DeserializeOwned + Send + 'static> = ItemStream<T>;
     type Pipe = ByteStream;
+    type Lend = Lend;
+
+    async fn lend(&self, what: Lend) -> Result<Loan, CallError> {
+        what.to(&self.client, &self.exporter).await.map_err(CallError::Lending)
+    }
 
     async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
@@ -301,6 +332,7 @@ impl Invoke for DriverRef {
     ) -> Result<T, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
         let result = self.invoke(out.method, Form::Typed, args, out.deadline).await?;
+        self.settle(out.loans).await?;
         rmp_serde::from_slice(&result).map_err(|e| CallError::Garbled(e.to_string()))
     }
 
@@ -310,11 +342,14 @@ impl Invoke for DriverRef {
     ) -> Result<ItemStream<T>, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
         let started = self.start(out.method, Form::Typed, args, out.deadline, false).await?;
-        Ok(ItemStream::new(started.items))
+        Ok(ItemStream::new(started.items, out.loans))
     }
 
     async fn stream(&self, out: Outgoing) -> Result<ByteStream, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
+        if !out.loans.is_empty() {
+            return Err(CallError::Unsendable("nothing can be lent to a stream".to_owned()));
+        }
         self.open_stream(out.method, Form::Typed, args, out.deadline).await
     }
 }

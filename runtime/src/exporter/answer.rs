@@ -1,7 +1,7 @@
 //! Answers: how an outcome is put into the words that the caller used.
 
 use bus_schema::{
-    Args, Failure, Fault, Method, Refusal, RefusalCode, Value, codec,
+    Args, Failure, Fault, Method, Refusal, RefusalCode, Type, Value, codec,
     limits::{OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Form, Opened, Outcome, Reply, Unknown},
 };
@@ -162,10 +162,8 @@ pub(crate) fn arguments(form: Form, args: Bytes, method: &Method) -> Result<Args
             Ok(Value::List(words)) => typed(method, words.len(), |at, field| match &words[at] {
                 Value::Text(word) => Value::from_word(&field.ty, word).map_err(|e| e.to_string()),
                 contents @ Value::Bytes(_) => Ok(contents.clone()),
-                other => Err(format!(
-                    "a word is text or bytes, not {}",
-                    other.to_json(&bus_schema::Type::Any)
-                )),
+                lent @ Value::Map(_) if field.ty == Type::Resource => Ok(lent.clone()),
+                other => Err(format!("a word is text or bytes, not {}", other.to_json(&Type::Any))),
             }),
             _ => Err(bad(method, "words are an array of texts")),
         },

@@ -11,7 +11,10 @@ use std::{
 use bus_schema::{CallId, ClientName, Failure, RawContext};
 use tokio_util::sync::CancellationToken;
 
-use super::turn::{Turn, TurnGuard};
+use super::{
+    core::Core,
+    turn::{Turn, TurnGuard},
+};
 use crate::stream::foreign;
 
 /// The operation that a method runs in. A method asks for it by a first parameter `cx: &Context`.
@@ -25,6 +28,10 @@ pub(crate) struct Operation {
     pub(crate) what: Box<str>,
     pub(crate) cancel: CancellationToken,
     pub(crate) turn: Turn,
+    /// For what is lent; none where nobody called.
+    pub(crate) core: Option<Arc<Core>>,
+    /// Ends what was lent to the operation when it ends.
+    pub(crate) loans: CancellationToken,
     /// The turn, while the operation holds it: an exclusive call does all the time.
     pub(crate) held: Mutex<Option<Arc<TurnGuard>>>,
 }
@@ -68,6 +75,16 @@ impl Context {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         self.0.blocking(work).await
+    }
+}
+
+impl Context {
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
+        self.0.core.as_ref()
+    }
+
+    pub(crate) fn loans(&self) -> &CancellationToken {
+        &self.0.loans
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    /// Files that are lent to drivers.
+    pub(crate) files: crate::resource::Files,
     pub(crate) events: Events,
     /// Since when dropped messages are counted for the log, and how many it has.
     told_of_drops: Mutex<(Instant, u32)>,
@@ -123,6 +125,7 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            files: crate::resource::Files::default(),
             told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })

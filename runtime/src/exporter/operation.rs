@@ -76,6 +76,8 @@ impl Work {
             what: self.request.method().name.as_str().into(),
             cancel: cancel.clone(),
             turn: self.slot.turn.clone(),
+            core: Some(self.core.clone()),
+            loans: self.core.stop.child_token(),
             held: Mutex::new(None),
         });
         let answer = match self.request.open {
@@ -85,6 +87,7 @@ impl Work {
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
         };
+        operation.loans.cancel();
         drop(operation); // and with it the turn, before the answer invites the next call
         let Work { core, slot, request, .. } = self;
         let took = started.elapsed();

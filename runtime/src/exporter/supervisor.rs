@@ -199,6 +199,8 @@ pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>)
         what: "safe".into(),
         cancel: CancellationToken::new(),
         turn: slot.turn.clone(),
+        core: None,
+        loans: CancellationToken::new(),
         held: Default::default(),
     });
     let Some(serving) = driver.clone().safe(Context::from(operation.clone()).raw()) else {
