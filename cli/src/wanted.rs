@@ -100,6 +100,6 @@ fn units(found: Vec<Found>, boards: &[(ExporterName, Board)]) -> Vec<Address> {
             units.push((!free, unit));
         }
     }
-    units.sort_by(|(a, _), (b, _)| a.cmp(b)); // stable: by address otherwise
+    units.sort_by_key(|(taken, _)| *taken); // stable: by address otherwise
     units.into_iter().take(LEASE_MATCHES_MAX).map(|(_, unit)| unit).collect()
 }

@@ -6,6 +6,7 @@ mod events;
 mod example;
 mod forgery;
 mod garbage;
+mod lease_fight;
 mod leases;
 mod lend;
 mod logs;
