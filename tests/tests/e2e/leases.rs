@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const EXPORTER: &str = env!("CARGO_BIN_EXE_test-exporter");
 
 fn bench() -> Address {
-    "bench".parse().unwrap()
+    "bench".parse().expect("an address")
 }
 
 fn waiting() -> LeaseRequest {
