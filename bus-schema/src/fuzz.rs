@@ -13,7 +13,7 @@ use crate::{
     StreamId, Target, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromClient, FromExporter, Inbox, Stored},
+    subject::{FromClient, FromExporter, Inbox, Spoken, Stored},
 };
 
 /// One decoder.
@@ -122,7 +122,7 @@ pub fn subjects(bytes: &[u8]) {
     if let Ok(subject) = Stored::read(&root, text) {
         assert_eq!(subject.under(&root), text);
     }
-    let _ = FromClient::speaker(&root, text);
+    let _ = Spoken::speaker(&root, text);
     let client: ClientName = "alice".parse().expect("a name");
     let inbox = Inbox::of_client(&root, &client, Session(1));
     let _ = (inbox.read(text), Inbox::belongs_to(text, &root, &client));

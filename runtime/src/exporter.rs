@@ -7,6 +7,7 @@ mod denials;
 mod desk;
 mod driver_actor;
 mod events;
+mod flag;
 mod gate;
 mod lease;
 mod ledger;

@@ -19,14 +19,15 @@ use super::{
     answer::Answer,
     events::{Events, Happened},
     lease::Leases,
-    ledger::{Ledger, Receipt},
+    ledger::Ledger,
     outbox::Outbox,
     recorder::Acks,
+    request::Request,
     slot::Slot,
     usage::Ended,
 };
 use crate::{
-    bus::{Bus, Conn, Incoming, random},
+    bus::{Bus, BusError, Conn, Incoming, Subject, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -91,6 +92,14 @@ impl Stats {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
+}
+
+/// An answer on its way out.
+pub(crate) struct Letter {
+    to: Subject,
+    message: Bytes,
+    /// The service API's headers (ADR-32).
+    error: Option<(u16, String)>,
 }
 
 impl Core {
@@ -220,48 +229,57 @@ impl Core {
         }
     }
 
-    /// Remembers how a call ended and answers it, unless nobody waits any more.
-    pub(crate) async fn conclude(
+    /// Remembers how a call ended; gives its answer, unless nobody waits for it any more.
+    pub(crate) fn conclude(
         self: &Arc<Self>,
-        receipt: Receipt,
-        own_reply: &Arc<str>,
+        request: Request,
+        answer: Answer,
+        now: Instant,
+    ) -> Option<Letter> {
+        let settled = self.ledger().settle(&request.receipt, &answer, now - self.started);
+        let reply_to = if request.id.is_some() { settled } else { Some(request.reply_to) };
+        self.letter(reply_to?, &request.caller, request.id, answer)
+    }
+
+    /// An answer as it is sent; none if it cannot be. What does not fit one message is made ready
+    /// to be fetched.
+    pub(crate) fn letter(
+        self: &Arc<Self>,
+        to: Subject,
         client: &ClientName,
         id: Option<CallId>,
         answer: Answer,
-    ) {
-        let settled = self.ledger().settle(&receipt, &answer, self.uptime());
-        let reply_to = if id.is_some() { settled } else { Some(own_reply.clone()) };
-        if let Some(reply_to) = reply_to {
-            self.send_answer(&reply_to, client, id, answer).await;
+    ) -> Option<Letter> {
+        let Answer { mut message, error, large, .. } = answer;
+        if let Some(body) = large {
+            message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }
+        Some(Letter { to, message, error })
     }
 
     /// Sends an answer.
-    pub(crate) async fn send_answer(
-        self: &Arc<Self>,
-        reply_to: &str,
-        client: &ClientName,
-        id: Option<CallId>,
-        answer: Answer,
-    ) {
-        let Answer { mut message, error, large, .. } = answer;
-        if let Some(body) = large {
-            message = match id {
-                Some(id) => self.offer_parts(client, id, body),
-                None => return, // only calls with an id are answered in parts
-            };
-        }
+    pub(crate) async fn publish(&self, letter: Letter) {
+        let Letter { to, message, error } = letter;
         let sent = match error {
-            None => self.outbox.send(self.control(), reply_to.to_owned(), message).await,
-            Some((code, text)) => {
-                let code = code.to_string();
-                let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", &*text)];
-                self.control().publish_with(reply_to.to_owned(), None, &headers, message).await
-            }
+            None => self.control().publish(to, message).await,
+            // Boxed, as is all that is rare.
+            Some((code, text)) => Box::pin(self.publish_error(to, code, &text, message)).await,
         };
         if let Err(error) = sent {
             tracing::debug!(%error, "answer not sent");
         }
+    }
+
+    async fn publish_error(
+        &self,
+        to: Subject,
+        code: u16,
+        text: &str,
+        message: Bytes,
+    ) -> Result<(), BusError> {
+        let code = code.to_string();
+        let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", text)];
+        self.control().publish_with(to, None, &headers, message).await
     }
 
     /// Makes a large result ready to be fetched, and the reply that says where.

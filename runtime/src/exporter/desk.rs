@@ -166,7 +166,9 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
             let answer = answer.unwrap_or_else(|| {
                 Answer::unknown(Voice::Message(Default::default()), Unknown::Dropped)
             });
-            core.send_answer(&reply_to, client, Some(*id), answer).await;
+            if let Some(letter) = core.letter(reply_to, client, Some(*id), answer) {
+                core.publish(letter).await;
+            }
         }
     }
     codec::encode(&Told { incarnation: core.incarnation, uptime_ms: core.uptime_ms(), calls })
