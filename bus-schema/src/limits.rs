@@ -105,6 +105,9 @@ pub const DRIVERS_MAX: usize = 65_536;
 /// An offer that is not confirmed for this long goes to the next: a message there and back over any
 /// network, and the others of a set.
 pub const OFFER_HELD: Duration = Duration::from_secs(10);
+/// An offer that was sent as news, and of whose client nothing is heard for this long, goes to the
+/// next: two repeats of the news, and some.
+pub const OFFER_HEARD: Duration = Duration::from_secs(3);
 /// A lease without a sign of life ends after this time, unless configured otherwise: four times
 /// what a broker takes to notice that a connection is dead.
 pub const LEASE_ALIVE: Duration = Duration::from_secs(60);

@@ -123,7 +123,7 @@ pub(crate) enum Effect {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Phase {
     Free,
-    Offered { key: Key, until: Duration },
+    Offered { key: Key, since: Duration, until: Duration },
     Held(Lease),
     Ending { lease: Lease, end: End },
     Unsafe { lease: Lease, end: End, why: String, again: Duration },

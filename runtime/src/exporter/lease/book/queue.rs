@@ -46,7 +46,8 @@ impl Book {
         let ready = |key: &&Key| self.tickets[*key].paused_until <= now;
         let Some(next) = place.queue.iter().find(ready).cloned() else { return };
         self.leave_queue(&next);
-        self.units[unit].phase = Phase::Offered { key: next.clone(), until: now + OFFER_HELD };
+        self.units[unit].phase =
+            Phase::Offered { key: next.clone(), since: now, until: now + OFFER_HELD };
         if let Some(ticket) = self.tickets.get_mut(&next) {
             ticket.state = TicketState::Offered;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus_schema::{
     LeaseEnd,
-    limits::{LEASE_ALIVE, OFFER_HELD},
+    limits::{LEASE_ALIVE, OFFER_HEARD, OFFER_HELD},
 };
 
 use super::{Book, End, Key, Phase, Ticket, TicketState, UnitAt};
@@ -13,6 +13,14 @@ use super::{Book, End, Key, Phase, Ticket, TicketState, UnitAt};
 const MISSES_MAX: u32 = 3;
 
 impl Book {
+    /// When an offer goes to the next: sooner if its client does not even say that it heard of it.
+    fn offer_ends(&self, key: &Key, since: Duration, until: Duration) -> Duration {
+        match self.tickets.get(key) {
+            Some(ticket) if ticket.heard >= since => until,
+            _ => until.min(since + OFFER_HEARD),
+        }
+    }
+
     /// Whether the exporter can hear its clients. Silence counts only while it can, and begins
     /// anew when it can again.
     pub(crate) fn connection(&mut self, connected: bool, now: Duration) {
@@ -52,7 +60,7 @@ impl Book {
                 };
                 self.end_lease(unit, End { why, text: String::new(), heir: None }, now);
             }
-            Phase::Offered { key, until } if *until <= now => {
+            Phase::Offered { key, since, until } if self.offer_ends(key, *since, *until) <= now => {
                 let key = key.clone();
                 self.miss(&key, now);
             }
@@ -130,7 +138,7 @@ impl Book {
                 let silent = ticket.and_then(|ticket| heard(ticket, self.rules.keep_alive));
                 [silent, Some(lease.until)].into_iter().flatten().min()
             }
-            Phase::Offered { until, .. } => Some(*until),
+            Phase::Offered { key, since, until } => Some(self.offer_ends(key, *since, *until)),
             Phase::Unsafe { again, .. } => Some(*again),
             Phase::Free | Phase::Ending { .. } => None,
         });
