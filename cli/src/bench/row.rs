@@ -152,7 +152,7 @@ impl fmt::Display for Row {
         let (must, sign) = match self.must {
             Target::AtMost(most) => (most, "<="),
             Target::AtLeast(least) => (least, ">="),
-            Target::FigureAtMost(most) => (most, "KiB <="),
+            Target::FigureAtMost(most) => (most, "figure <="),
         };
         let met = if self.met { "met" } else { "MISSED" };
         let noisy = if self.noisy { " (noisy)" } else { "" };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, Failure, Refusal, RefusalCode,
+    CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
     subject::{DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
 };
@@ -20,6 +20,7 @@ use futures_util::FutureExt as _;
 use super::{
     answer::{Answer, Voice},
     core::{Core, Letter},
+    lease::Pass,
     ledger::{Admission, Arrival},
     operation::{Work, work},
     request::{Asked, Request},
@@ -146,6 +147,7 @@ impl Gate {
         let tenant = self.slot.tenant().map_err(refuse)?;
         let method = tenant.method(method).map_err(refuse)?;
         asked.check(&method).map_err(refuse)?;
+        let pass = self.pass(&client, &method, asked.epoch).map_err(refuse)?;
         let turn = match method.is_exclusive() {
             true => self.slot.turn.if_free(|| What::Method(method.clone())),
             false => None,
@@ -162,6 +164,7 @@ impl Gate {
             deadline: asked.deadline,
             done_below: asked.done_below,
             bytes: asked.bytes(),
+            pass,
             reply_to: reply_to.clone(),
             begins: begun,
         };
@@ -192,6 +195,7 @@ impl Gate {
                     received: now,
                     begun,
                     deadline: (now + asked.deadline).into(),
+                    pass,
                     reply_to,
                     receipt,
                 };
@@ -206,6 +210,23 @@ impl Gate {
         };
         self.answer(reply_to, &client, asked.id, answer);
         Ok(())
+    }
+
+    /// What a call is let in under; none for one that only observes, and needs no lease.
+    fn pass(
+        &self,
+        client: &ClientName,
+        method: &Method,
+        epoch: Option<u64>,
+    ) -> Result<Option<Pass>, Refusal> {
+        if method.observe {
+            return Ok(None);
+        }
+        let pass = self.slot.fence.admit(client, epoch);
+        if let Err(refusal) = &pass {
+            self.core.fenced_off(&self.slot, client, epoch, refusal);
+        }
+        pass.map(Some)
     }
 
     /// Begins a call that has its turn: most end at once. What does not goes on as a task of its
