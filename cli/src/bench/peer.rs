@@ -122,6 +122,7 @@ pub async fn serve_as(
     let mut exporters = Vec::new();
     let disk_path = disk_path(&root);
     let mut tasks = tokio::task::JoinSet::new();
+    let mut state = None;
     match kind {
         PeerKind::Floor => {
             let bare = Bare::connect(&settings).await?;
@@ -138,7 +139,11 @@ pub async fn serve_as(
             let disk = actors::FileStorage::new(super::files::medium(&root)?)?;
             let node = Node::of("bench", BenchDriver).with_child("disk", Node::of("storage", disk));
             let config = ExporterConfig::new("bench-bus".parse()?, node);
-            exporters.push(Exporter::start(ExporterConfig { root, ..config }, settings).await?);
+            // Leases are written down, as they are wherever boards are served.
+            state = Some(tempfile::tempdir()?);
+            let state_dir = state.as_ref().map(|dir| dir.path().to_owned());
+            let config = ExporterConfig { root, state_dir, ..config };
+            exporters.push(Exporter::start(config, settings).await?);
         }
         PeerKind::FloorIdle => {
             let bare = Bare::connect(&settings).await?;
@@ -172,6 +177,7 @@ pub async fn serve_as(
     if kind == PeerKind::Bus {
         let _ = std::fs::remove_file(disk_path); // nothing was flashed, then
     }
+    drop(state); // it was there as long as its exporter
     Ok(())
 }
 

@@ -7,6 +7,8 @@ mod example;
 mod flash;
 mod forgery;
 mod garbage;
+mod lease_fight;
+mod leases;
 mod lend;
 mod lend_url;
 mod logs;
