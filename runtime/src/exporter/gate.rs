@@ -38,7 +38,7 @@ const IDLE_LETTERS: usize = 4;
 
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
 pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
-    let mut gate = Gate { core, slot, client: None, letters: Vec::new() };
+    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false };
     loop {
         let message = tokio::select! {
             biased;
@@ -51,6 +51,10 @@ pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscri
             && let Some(message) = messages.ready()
         {
             gate.receive(message);
+        }
+        if std::mem::take(&mut gate.is_busy) {
+            // Other gates have answers too, and the runtime would run the connection after each.
+            gate.core.outbox.put(&mut gate.letters);
         }
         for letter in gate.letters.drain(..) {
             gate.core.publish(letter).await;
@@ -66,6 +70,8 @@ struct Gate {
     client: Option<ClientName>,
     /// Answers that are ready to go.
     letters: Vec<Letter>,
+    /// Whether many calls come to this exporter now.
+    is_busy: bool,
 }
 
 /// Who asked for what, and where the answer goes.
@@ -162,7 +168,9 @@ impl Gate {
             reply_to: reply_to.clone(),
             begins: begun,
         };
-        let admission = self.core.ledger().admit(arrival, now - self.core.started);
+        let uptime = now - self.core.started;
+        self.is_busy |= self.core.outbox.is_one_of_many(uptime);
+        let admission = self.core.ledger().admit(arrival, uptime);
         let answer = match admission {
             Admission::Joined => return Ok(()),
             Admission::Refused(refusal) => return Err(refuse(refusal)),
