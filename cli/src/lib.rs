@@ -27,7 +27,7 @@ mod desk;
 mod fanout;
 mod interrupt;
 mod lending;
-mod manager;
+
 mod metrics;
 mod output;
 mod program;
@@ -36,6 +36,7 @@ mod request;
 mod session;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod systemd;
 mod table;
 mod told;
 
