@@ -153,7 +153,7 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadFiles, &[Exporter]),
     publish(SubjectSet::ReadEvents, &[Client, Observer]),
     publish(SubjectSet::ReadLogs, &[Client, Observer]),
-    publish(SubjectSet::JetStream, &[Admin, Leaf]),
+    publish(SubjectSet::JetStream, &[Admin]),
     both(SubjectSet::Services, &[Client, Observer, Admin, Leaf], &[Exporter, Leaf]),
     both(SubjectSet::All, &[Leaf], &[Leaf]),
 ];
