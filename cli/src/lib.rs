@@ -25,6 +25,7 @@ mod console;
 mod demo;
 mod desk;
 mod fanout;
+mod held;
 mod interrupt;
 mod lending;
 
@@ -39,5 +40,6 @@ mod ssh;
 mod systemd;
 mod table;
 mod told;
+mod wanted;
 
 pub use program::Cli;
