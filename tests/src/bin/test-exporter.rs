@@ -2,7 +2,6 @@
 
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use bus_tests::{Taker, TestDriver};
 use runtime::{Auth, Exporter, ExporterConfig, Node, Secret, Settings};
 
