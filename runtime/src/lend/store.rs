@@ -354,7 +354,9 @@ impl Store {
                     [] => self.bulk.request(subject, reply, message.clone()).await?,
                     _ => {
                         let message = message.clone();
-                        self.bulk.publish_with(subject, Some(reply), headers, message).await?;
+                        self.bulk
+                            .publish_with(subject, Some(reply.to_string()), headers, message)
+                            .await?;
                     }
                 }
                 Ok::<_, BusError>(timeout(PATIENCE, answers.next()).await)
