@@ -40,8 +40,8 @@ async fn open(peer: &Peer, stream: StreamId) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_peer_that_never_sent_what_it_says_it_sent_is_asked_once_a_second()
--> anyhow::Result<()> {
+async fn a_peer_that_never_sent_what_it_says_it_sent_is_asked_once_a_second() -> anyhow::Result<()>
+{
     let (lab, _, exporter, _) = bench().await?;
     let peer = lab.peer().await?;
     let stream = StreamId(u128::from(SESSION.0) << 64 | 1);
