@@ -7,6 +7,8 @@ use bytes::Bytes;
 use runtime::{ByteStream, CallError, DriverRef, blocking};
 
 pub(crate) mod expect;
+#[cfg(feature = "vnc")]
+pub(crate) mod novnc;
 pub(crate) mod portforward;
 #[cfg(feature = "ssh")]
 pub(crate) mod ssh;

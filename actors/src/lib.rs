@@ -14,6 +14,7 @@
 //! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
 //! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
 //! | `SshAdapter` (feature `ssh`)                      | SSH: commands, files, ports |
+//! | `NovncAdapter` (feature `vnc`)                    | a screen in a browser |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -29,6 +30,8 @@ mod qemu;
 mod serial;
 mod shell;
 
+#[cfg(feature = "vnc")]
+pub use adapter::novnc::{NovncAdapter, NovncError, NovncPage, NovncTrouble};
 #[cfg(feature = "ssh")]
 pub use adapter::ssh::{
     Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,

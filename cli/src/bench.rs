@@ -7,6 +7,7 @@
 
 mod calls;
 mod fleet;
+mod forward;
 mod peer;
 mod process;
 mod row;
@@ -62,7 +63,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 10] = [
+pub const ROWS: [&str; 11] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -70,6 +71,7 @@ pub const ROWS: [&str; 10] = [
     "streaming_first_item",
     "stream_throughput",
     "stream_echo",
+    "forward_throughput",
     "fanout",
     "driver_memory",
     "cli_call",
@@ -121,6 +123,7 @@ impl Sides {
             "streaming_first_item" => streams::first_item(self).await,
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
+            "forward_throughput" => forward::throughput(self).await,
             "fanout" => fleet::fanout(self).await,
             "driver_memory" => fleet::memory(self).await,
             _ => process::cli_call(self).await,

@@ -22,6 +22,8 @@ mod serve;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod stream;
+#[cfg(feature = "vnc")]
+mod vnc;
 mod whoami;
 
 use crate::{advice::CliError, session::Session};
@@ -70,7 +72,10 @@ commands! {
     console Console Client,
     forward Forward Worker,
     expect Expect Client,
-    #[cfg(feature = "ssh")] ssh Ssh Worker,
+    #[cfg(feature = "ssh")]
+    ssh Ssh Worker,
+    #[cfg(feature = "vnc")]
+    vnc Vnc Client,
     list List Client,
     describe Describe Client,
     events Events Client,
