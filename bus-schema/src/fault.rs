@@ -134,6 +134,8 @@ words! {
         Unreachable = "unreachable",
         /// The operating system failed a read, a write or an open.
         Io = "io",
+        /// The data that was lent could not be read: it is gone, damaged, or not what it was said to be.
+        Resource = "resource",
         /// The driver panicked; it is being restarted.
         Panic = "panic",
         /// The method was stopped because its caller cancelled, or at its deadline.

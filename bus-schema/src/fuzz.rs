@@ -4,14 +4,15 @@
 use std::str::from_utf8;
 
 use bytes::Bytes;
+use serde::Deserialize as _;
 
 use crate::{
-    Address, Args, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, LogLines, Method, MethodName, Path, Presence, Root, Selector, Session,
-    StreamId, Target, TreeRecord, Type, Value, Variant,
+    Address, Args, BlockPart, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
+    InterfaceDigest, Kind, Lent, LogLines, Manifest, Method, MethodName, Path, Presence, Root,
+    Selector, Session, Sha256, StreamId, Target, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromClient, FromExporter, Inbox},
+    subject::{FromClient, FromExporter, Inbox, Spoken, Stored},
 };
 
 /// One decoder.
@@ -34,6 +35,9 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
+    ("manifest", manifest),
+    ("block", block),
+    ("lent", lent),
     ("event", message::<Event>),
     ("log", message::<LogLines>),
     ("subjects", subjects),
@@ -63,6 +67,40 @@ pub fn data(bytes: &[u8]) {
     }
 }
 
+/// A manifest, and what is read from it.
+pub fn manifest(bytes: &[u8]) {
+    message::<Manifest>(bytes);
+    if let Ok(manifest) = codec::decode::<Manifest>(bytes)
+        && manifest.check().is_ok()
+    {
+        let count = manifest.count();
+        let whole: u64 = [0, count.saturating_sub(1)].map(|at| manifest.len_of(at)).iter().sum();
+        assert!(whole <= 2 * manifest.block_bytes);
+        let _ = manifest.digests(&manifest.blocks);
+    }
+}
+
+/// A part of a block.
+pub fn block(bytes: &[u8]) {
+    if let Ok(part) = BlockPart::decode(&Bytes::copy_from_slice(bytes)) {
+        let _ = part.check();
+        let written = part.encode();
+        let read = BlockPart::decode(&written).expect("what was written can be read");
+        assert_eq!(read, part);
+    }
+}
+
+/// A resource as an argument.
+pub fn lent(bytes: &[u8]) {
+    let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
+    de.set_max_depth(crate::limits::DEPTH_MAX);
+    if let Ok(lent) = Lent::deserialize(&mut de) {
+        let _ = (lent.check(), format!("{lent:?}"));
+        let written = rmp_serde::to_vec_named(&lent).expect("it can be written");
+        assert_eq!(rmp_serde::from_slice::<Lent>(&written).expect("and read"), lent);
+    }
+}
+
 /// Subjects, as either side reads them.
 pub fn subjects(bytes: &[u8]) {
     let Ok(text) = from_utf8(bytes) else { return };
@@ -74,7 +112,10 @@ pub fn subjects(bytes: &[u8]) {
         let written = subject.under(&root);
         assert_eq!(FromExporter::read(&root, &written), Ok(subject));
     }
-    let _ = FromClient::speaker(&root, text);
+    if let Ok(subject) = Stored::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
+    }
+    let _ = Spoken::speaker(&root, text);
     let client: ClientName = "alice".parse().expect("a name");
     let inbox = Inbox::of_client(&root, &client, Session(1));
     let _ = (inbox.read(text), Inbox::belongs_to(text, &root, &client));
@@ -107,6 +148,7 @@ pub fn ids(bytes: &[u8]) {
     id::<Session>(text);
     id::<Incarnation>(text);
     id::<InterfaceDigest>(text);
+    id::<Sha256>(text);
     id::<MethodName>(text);
     id::<ClientName>(text);
 }

@@ -28,6 +28,7 @@ pub mod message;
 mod name;
 pub mod permission;
 mod record;
+mod resource;
 mod serve;
 mod signature;
 pub mod subject;
@@ -41,9 +42,10 @@ pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
 pub use log::{Level, LogLine, LogLines, LogSource};
 pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
+pub use resource::{BlockPart, Coding, Lent, LentFrom, LentUrl, Manifest, Packing, Sha256, Sink};
 pub use serve::{
-    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems, RawPipe,
-    Serve, Serving, block, encode_value, refuse_method,
+    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Loan, Outgoing, RawContext, RawItems,
+    RawPipe, RawResource, Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
 pub use value::{Value, ValueError};

@@ -74,6 +74,25 @@ pub const RECORD_BYTES_MAX: u64 = 256 << 20;
 /// terminator says how far it goes.
 pub const RECORD_WAIT: Duration = Duration::from_secs(5);
 
+/// Largest file that is lent: with blocks of [`BLOCK_BYTES_MAX`] its list of digests is one block.
+pub const FILE_BYTES_MAX: u64 = 512 << 30;
+/// Largest block of a file: large enough that digests are few, small enough that a change to an
+/// image sends little again and that a reader may keep some of them.
+pub const BLOCK_BYTES_MAX: u64 = 4 << 20;
+/// Smallest block of a file but the last.
+pub const BLOCK_BYTES_MIN: u64 = 64 << 10;
+/// Largest part in which a block is stored, half of NATS' default `max_payload`; smaller where the
+/// broker takes less.
+pub const BLOCK_PART_BYTES_MAX: usize = 512 << 10;
+/// Most parts of a block: those of the largest block where the broker takes only 64 KiB.
+pub const BLOCK_PARTS_MAX: u32 = 72;
+/// Most digests that a manifest holds itself: 32 KiB of them.
+pub const BLOCKS_INLINE_MAX: u64 = 1024;
+/// Longest URL, name, content type or header of lent data.
+pub const LENT_TEXT_BYTES_MAX: usize = 8192;
+/// Most headers of a lent URL.
+pub const LENT_HEADERS_MAX: usize = 64;
+
 /// An exporter says that it is there this often …
 pub const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 /// … and is gone when it has not for three times that.

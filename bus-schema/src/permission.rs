@@ -145,6 +145,8 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadOutOf, &[Client]),
     publish(SubjectSet::ReadOut, &[Observer]),
     publish(SubjectSet::ReadOutLast, &[Observer]),
+    publish(SubjectSet::Files, &[Client, Admin]),
+    publish(SubjectSet::ReadFiles, &[Exporter]),
     publish(SubjectSet::ReadEvents, &[Client, Observer]),
     publish(SubjectSet::ReadLogs, &[Client, Observer]),
     publish(SubjectSet::JetStream, &[Admin]),

@@ -262,7 +262,13 @@ proptest! {
         uptime_ms: u64,
     ) {
         survives(&call)?;
-        survives(&Reply { outcome })?;
+        prop_assert_eq!(call.encode(), codec::encode(&call));
+        let reply = Reply { outcome };
+        survives(&reply)?;
+        prop_assert_eq!(&Reply::decode(&codec::encode(&reply)).unwrap(), &reply);
+        if let Outcome::Result(result) = &reply.outcome {
+            prop_assert_eq!(Reply::encode_result(result), codec::encode(&reply));
+        }
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
         survives(&Told { incarnation, uptime_ms, calls })?;

@@ -9,8 +9,8 @@ use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, SettingsError,
-    ShutdownError, TurnedAway,
+    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LendError,
+    SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -21,6 +21,8 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -111,6 +113,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Lending(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
             #[cfg(feature = "ssh")]
             Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
@@ -152,6 +155,7 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
@@ -204,6 +208,15 @@ pub(crate) fn advice(error: &CliError) -> Advice {
     (code, hint.into())
 }
 
+fn of_lending(error: &LendError) -> (u8, &'static str) {
+    match error {
+        LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
+        LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
+        LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
+    }
+}
+
 fn of_call(error: &CallError) -> Advice {
     const READ_STATE: &str = "the device may have acted: read its state before you retry";
     let (code, hint) = match error {
@@ -216,6 +229,7 @@ fn of_call(error: &CallError) -> Advice {
         }
         CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
         CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Lending(error) => of_lending(error),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
         CallError::NotAllowed { .. } => (21, NOT_ALLOWED),

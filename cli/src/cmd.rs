@@ -15,9 +15,12 @@ mod drivers;
 mod events;
 mod exit_codes;
 mod expect;
+mod files;
+mod flash;
 mod forward;
 mod list;
 mod logs;
+mod put;
 mod serve;
 #[cfg(feature = "ssh")]
 mod ssh;
@@ -71,6 +74,9 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    flash Flash Worker,
+    put Put Worker,
+    files Files Client,
     expect Expect Client,
     #[cfg(feature = "ssh")]
     ssh Ssh Worker,

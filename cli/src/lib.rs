@@ -26,9 +26,12 @@ mod demo;
 mod desk;
 mod fanout;
 mod interrupt;
+mod lending;
+mod manager;
 mod metrics;
 mod output;
 mod program;
+mod progress;
 mod request;
 mod session;
 #[cfg(feature = "ssh")]

@@ -7,14 +7,17 @@ use std::{
     sync::OnceLock,
 };
 
-use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Outgoing, Root};
+use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Loan, Outgoing, Root};
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Runtime,
 };
 
-use crate::{BusError, ByteStream, CallError, ItemStream, Settings, ShutdownError, node::Node};
+use crate::{
+    BusError, ByteStream, CallError, ItemStream, Lend, LendError, Put, Settings, ShutdownError,
+    Stored, node::Node,
+};
 
 /// One runtime for all blocking handles of the process.
 fn runtime() -> &'static Runtime {
@@ -53,6 +56,15 @@ impl Client {
         Driver(self.0.driver(address))
     }
 
+    /// [`crate::Client::put`], blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::put`].
+    pub fn put(&self, put: Put) -> Result<Stored, LendError> {
+        runtime().block_on(self.0.put(put))
+    }
+
     /// Delivers what is on its way, then closes.
     pub fn close(self) {
         runtime().block_on(self.0.close());
@@ -74,6 +86,11 @@ impl InvokeBlocking for Driver {
     type Error = CallError;
     type Items<T: DeserializeOwned + Send + 'static> = Items<T>;
     type Pipe = Stream;
+    type Lend = Lend;
+
+    fn lend(&self, what: Lend) -> Result<Loan, CallError> {
+        runtime().block_on(self.0.lend(what))
+    }
 
     fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, CallError> {
         runtime().block_on(self.0.call(out))

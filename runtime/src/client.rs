@@ -23,6 +23,7 @@ use tokio_util::{
 
 use self::calls::Calls;
 pub(crate) use self::mailroom::Mailroom;
+pub(crate) use self::parts::{plug, speak};
 pub use self::{
     attach::Attached,
     driver::DriverRef,

@@ -7,6 +7,7 @@ mod denials;
 mod desk;
 mod driver_actor;
 mod events;
+mod flag;
 mod gate;
 mod ledger;
 mod logs;
@@ -38,14 +39,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{context::Context, metrics::Metrics, turn::TurnGuard};
+pub(crate) use self::{core::Core, events::since_1970_ms, operation::collect};
 use self::{
-    core::Core,
     events::Happened,
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
-pub(crate) use self::{events::since_1970_ms, operation::collect};
 use crate::{
     LogTap, Settings,
     bus::{Bus, BusError, random},

@@ -119,6 +119,15 @@ impl ExporterProcess {
         Ok(Self(child))
     }
 
+    /// Its memory that is in use, in bytes.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let pid = self.0.id().context("it runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
     /// Kills it as `kill -9` does, and returns when it is gone.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.0.kill().await?)

@@ -31,7 +31,9 @@ mod serde_attr;
 /// the version 1. Each method takes `&self`, then a context if it wants one (`cx: &Context`), then
 /// its arguments. Its kind follows from the last parameter: `Items<T>` makes a streaming call,
 /// `ByteStream` a stream, anything else a call. `async fn` runs as a task; plain `fn` blocks and
-/// runs where that is allowed. An implementor writes the same signatures.
+/// runs where that is allowed. An argument of type `Resource` is data that the caller lends, one of
+/// type `ResourceWriter` is where data for the caller goes: typed clients take whatever can be lent.
+/// An implementor writes the same signatures.
 ///
 /// | on a method or parameter            | meaning |
 /// |-------------------------------------|---------|

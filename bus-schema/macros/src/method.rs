@@ -39,6 +39,8 @@ pub(crate) struct Param {
     pub(crate) ty: Type,
     pub(crate) help: String,
     pub(crate) default: Option<Expr>,
+    /// Whether it is lent: the runtime makes it of what travels, and of the operation.
+    pub(crate) is_lent: bool,
 }
 
 /// What the last parameter makes of a method; it is no argument either.
@@ -209,11 +211,17 @@ impl Param {
             _ => {}
         }
         let default = input.attrs.iter().find(|attr| attr.path().is_ident("default"));
+        if let (Some(default), Some("Resource" | "ResourceWriter")) = (default, special.as_deref())
+        {
+            let why = "what is lent has no default: somebody has to lend it";
+            return Err(syn::Error::new_spanned(default, why));
+        }
         Ok(Self {
             ident: pat.ident.clone(),
             ty: (*input.ty).clone(),
             help: docs::help(&input.attrs),
             default: default.map(Attribute::parse_args).transpose()?,
+            is_lent: matches!(special.as_deref(), Some("Resource" | "ResourceWriter")),
         })
     }
 

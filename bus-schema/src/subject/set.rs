@@ -55,6 +55,10 @@ pub enum SubjectSet {
     ReadOut,
     /// Reading any one record of a streaming call.
     ReadOutLast,
+    /// Files that client C stores.
+    Files,
+    /// Reading the files of all clients.
+    ReadFiles,
     /// Reading events.
     ReadEvents,
     /// Reading logs.
@@ -68,7 +72,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry, events, logs } = Streams::of(root);
+        let Streams { out, registry, events, logs, files } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),
@@ -98,6 +102,8 @@ impl SubjectSet {
             Self::ReadOutOf => Streams::direct_get(&out, &Self::OutTo.pattern(root, name)),
             Self::ReadOut => Streams::direct_get_many(&out),
             Self::ReadOutLast => Streams::direct_get(&out, ">"),
+            Self::Files => under(format!("f.{name}.>")),
+            Self::ReadFiles => Streams::direct_get(&files, &under("f.>".to_owned())),
             Self::ReadEvents => Streams::direct_get_many(&events),
             Self::ReadLogs => Streams::direct_get_many(&logs),
             Self::JetStream => "$JS.API.>".to_owned(),

@@ -5,6 +5,8 @@
 
 #[path = "v1/calls.rs"]
 mod calls;
+#[path = "v1/files.rs"]
+mod files;
 #[path = "v1/operation.rs"]
 mod operation;
 #[path = "v1/records.rs"]

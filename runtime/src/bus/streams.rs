@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_schema::{
     ClientName, Root,
-    subject::{FromExporter, Inbox, Streams},
+    subject::{FromExporter, Inbox, Stored, Streams},
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -36,6 +36,8 @@ pub struct StreamsKeep {
     pub events: Keep,
     /// Logs.
     pub logs: Keep,
+    /// Files that clients lend.
+    pub files: Keep,
 }
 
 impl Default for StreamsKeep {
@@ -45,13 +47,15 @@ impl Default for StreamsKeep {
             out: Keep { age: days(1), bytes: 4 << 30 },
             events: Keep { age: days(30), bytes: 256 << 20 },
             logs: Keep { age: days(3), bytes: 1 << 30 },
+            // Some images, each once.
+            files: Keep { age: days(7), bytes: 8 << 30 },
         }
     }
 }
 
 /// The configuration of each stream.
-fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 4] {
-    let Streams { out, registry, events, logs } = Streams::of(root);
+fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
+    let Streams { out, registry, events, logs, files } = Streams::of(root);
     let seconds = |seconds| nanos(Duration::from_secs(seconds));
     let records = stream(&out, vec![FromExporter::out_all(root)], 1, seconds(120));
     let subjects = vec![
@@ -64,11 +68,14 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 4] {
     registered["allow_msg_ttl"] = true.into();
     let happened = stream(&events, vec![FromExporter::events(root, None)], -1, seconds(120));
     let said = stream(&logs, vec![FromExporter::logs(root, None, None)], -1, seconds(1));
+    let mut lent = stream(&files, vec![Stored::all(root)], 1, seconds(1));
+    lent["deny_purge"] = false.into(); // removing a file is its messages' purge
     [
         (out, kept(records, keep.out)),
         (registry, registered),
         (events, kept(happened, keep.events)),
         (logs, kept(said, keep.logs)),
+        (files, kept(lent, keep.files)),
     ]
 }
 

@@ -16,16 +16,11 @@ use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    answer::Answer,
-    events::Events,
-    ledger::{Ledger, Receipt},
-    outbox::Outbox,
-    recorder::Acks,
-    slot::Slot,
-    usage::Ended,
+    answer::Answer, events::Events, ledger::Ledger, outbox::Outbox, recorder::Acks,
+    request::Request, slot::Slot, usage::Ended,
 };
 use crate::{
-    bus::{Bus, Conn, random},
+    bus::{Bus, BusError, Conn, Incoming, Subject, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -50,8 +45,17 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    /// Files that are lent to drivers.
+    pub(crate) files: crate::resource::Files,
     pub(crate) events: Events,
+    /// Since when dropped messages are counted for the log, and how many it has.
+    told_of_drops: Mutex<(Instant, u32)>,
 }
+
+/// A flood of forgeries must not fill the log: it tells of so many …
+const DROPS_TOLD_MAX: u32 = 50;
+/// … in this time. Their number is in each line.
+const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
 /// What the service API reports.
 #[derive(Debug, Default)]
@@ -80,6 +84,14 @@ impl Stats {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
+}
+
+/// An answer on its way out.
+pub(crate) struct Letter {
+    to: Subject,
+    message: Bytes,
+    /// The service API's headers (ADR-32).
+    error: Option<(u16, String)>,
 }
 
 impl Core {
@@ -112,6 +124,8 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            files: crate::resource::Files::default(),
+            told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })
     }
@@ -160,48 +174,71 @@ impl Core {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
     }
 
-    /// Remembers how a call ended and answers it, unless nobody waits any more.
-    pub(crate) async fn conclude(
-        self: &Arc<Self>,
-        receipt: Receipt,
-        own_reply: &Arc<str>,
-        client: &ClientName,
-        id: Option<CallId>,
-        answer: Answer,
-    ) {
-        let settled = self.ledger().settle(&receipt, &answer, self.uptime());
-        let reply_to = if id.is_some() { settled } else { Some(own_reply.clone()) };
-        if let Some(reply_to) = reply_to {
-            self.send_answer(&reply_to, client, id, answer).await;
+    /// Drops a message that is not what it seems to be, and says so: somebody may be trying.
+    pub(crate) fn drop_message(&self, message: &Incoming, why: &'static str) {
+        let dropped = self.stats.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut told = self.told_of_drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.elapsed() > DROPS_TOLD_PER {
+            *told = (Instant::now(), 0);
+        }
+        told.1 += 1;
+        if told.1 <= DROPS_TOLD_MAX {
+            let (subject, reply) = (message.subject(), message.reply().unwrap_or_default());
+            tracing::warn!(subject, reply, why, dropped, "dropped a message unread");
         }
     }
 
-    /// Sends an answer.
-    pub(crate) async fn send_answer(
+    /// Remembers how a call ended; gives its answer, unless nobody waits for it any more.
+    pub(crate) fn conclude(
         self: &Arc<Self>,
-        reply_to: &str,
+        request: Request,
+        answer: Answer,
+        now: Instant,
+    ) -> Option<Letter> {
+        let settled = self.ledger().settle(&request.receipt, &answer, now - self.started);
+        let reply_to = if request.id.is_some() { settled } else { Some(request.reply_to) };
+        self.letter(reply_to?, &request.caller, request.id, answer)
+    }
+
+    /// An answer as it is sent; none if it cannot be. What does not fit one message is made ready
+    /// to be fetched.
+    pub(crate) fn letter(
+        self: &Arc<Self>,
+        to: Subject,
         client: &ClientName,
         id: Option<CallId>,
         answer: Answer,
-    ) {
+    ) -> Option<Letter> {
         let Answer { mut message, error, large, .. } = answer;
         if let Some(body) = large {
-            message = match id {
-                Some(id) => self.offer_parts(client, id, body),
-                None => return, // only calls with an id are answered in parts
-            };
+            message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }
+        Some(Letter { to, message, error })
+    }
+
+    /// Sends an answer.
+    pub(crate) async fn publish(&self, letter: Letter) {
+        let Letter { to, message, error } = letter;
         let sent = match error {
-            None => self.outbox.send(self.control(), reply_to.to_owned(), message).await,
-            Some((code, text)) => {
-                let code = code.to_string();
-                let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", &*text)];
-                self.control().publish_with(reply_to.to_owned(), None, &headers, message).await
-            }
+            None => self.control().publish(to, message).await,
+            // Boxed, as is all that is rare.
+            Some((code, text)) => Box::pin(self.publish_error(to, code, &text, message)).await,
         };
         if let Err(error) = sent {
             tracing::debug!(%error, "answer not sent");
         }
+    }
+
+    async fn publish_error(
+        &self,
+        to: Subject,
+        code: u16,
+        text: &str,
+        message: Bytes,
+    ) -> Result<(), BusError> {
+        let code = code.to_string();
+        let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", text)];
+        self.control().publish_with(to, None, &headers, message).await
     }
 
     /// Makes a large result ready to be fetched, and the reply that says where.

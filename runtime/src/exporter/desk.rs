@@ -41,16 +41,29 @@ pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subs
             message = messages.next() => message,
         };
         let Some(message) = message else { return };
-        if receive(&core, verb, message).await.is_none() {
+        if let Some(why) = suspicion(&core, verb, &message) {
+            core.drop_message(&message, why);
+        } else if receive(&core, verb, message).await.is_none() {
             core.stats.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {
+/// Why a message is not from whom it seems to be, if it is not.
+fn suspicion(core: &Core, verb: ExporterVerb, message: &Incoming) -> Option<&'static str> {
     if message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery) {
-        return None;
+        return Some("JetStream was made to publish it");
     }
+    let Ok(FromClient { client, to, .. }) = FromClient::read(&core.root, message.subject()) else {
+        return Some("its subject is not of the protocol");
+    };
+    let To::Exporter(_) = to else { return None }; // it has the id of its stream instead
+    let Some(reply) = message.reply() else { return Some("it has no reply subject") };
+    let claims = verb == ExporterVerb::Ping && core.is_claim(&client, reply);
+    (!core.may_answer(&client, reply) && !claims).then_some("its reply subject is not the client's")
+}
+
+async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {
     let FromClient { client, to, .. } = FromClient::read(&core.root, message.subject()).ok()?;
     match to {
         To::Stream(ExporterVerb::Up, id) => {
@@ -62,11 +75,7 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
             tell(core, &client, id, heard).await
         }
         To::Exporter(_) => {
-            let may_answer = |reply: &&str| {
-                core.may_answer(&client, reply)
-                    || (verb == ExporterVerb::Ping && core.is_claim(&client, reply))
-            };
-            let reply = message.reply().filter(may_answer)?;
+            let reply = message.reply()?;
             let answer = answer(core, &client, verb, message.payload()).await?;
             core.control().publish(reply.to_owned(), answer).await.ok()
         }
@@ -134,7 +143,9 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
             let answer = answer.unwrap_or_else(|| {
                 Answer::unknown(Voice::Message(Default::default()), Unknown::Dropped)
             });
-            core.send_answer(&reply_to, client, Some(*id), answer).await;
+            if let Some(letter) = core.letter(reply_to, client, Some(*id), answer) {
+                core.publish(letter).await;
+            }
         }
     }
     codec::encode(&Told { incarnation: core.incarnation, uptime_ms: core.uptime_ms(), calls })

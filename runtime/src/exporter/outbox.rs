@@ -6,11 +6,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::core::Core;
-use crate::bus::{BusError, Conn};
+use super::core::{Core, Letter};
 
 /// With fewer calls running than this, an answer goes by itself: there is nothing to wait for.
 const TOGETHER: usize = 8;
@@ -19,11 +17,11 @@ const TOGETHER: usize = 8;
 #[derive(Default)]
 pub(crate) struct Outbox {
     running: AtomicUsize,
-    waiting: Mutex<Vec<(String, Bytes)>>,
+    waiting: Mutex<Vec<Letter>>,
     came: Notify,
 }
 
-/// A call that runs, while this lives.
+/// A call that runs as a task of its own, while this lives.
 pub(crate) struct Running(Arc<Core>);
 
 impl Drop for Running {
@@ -42,21 +40,15 @@ impl Core {
 
 impl Outbox {
     /// Sends an answer: at once, or with those of the other calls that run.
-    pub(crate) async fn send(
-        &self,
-        conn: &Conn,
-        to: String,
-        message: Bytes,
-    ) -> Result<(), BusError> {
+    pub(crate) async fn send(&self, core: &Core, letter: Letter) {
         if self.running.load(Ordering::Relaxed) < TOGETHER {
-            return conn.publish(to, message).await;
+            return core.publish(letter).await;
         }
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((to, message));
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
         self.came.notify_one();
-        Ok(())
     }
 
-    fn take(&self) -> Vec<(String, Bytes)> {
+    fn take(&self) -> Vec<Letter> {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -72,10 +64,8 @@ pub(crate) async fn post(core: Arc<Core>) {
         }
         // Lets every call that is ready to answer do so first.
         tokio::task::yield_now().await;
-        for (to, message) in core.outbox.take() {
-            if core.control().publish(to, message).await.is_err() {
-                return; // the connection is closed
-            }
+        for letter in core.outbox.take() {
+            core.publish(letter).await;
         }
     }
 }

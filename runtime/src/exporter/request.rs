@@ -2,12 +2,11 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
     time::Duration,
 };
 
 use bus_schema::{
-    CallId, ClientName, Interface, Kind, Method, Refusal, RefusalCode, StreamId, codec,
+    CallId, ClientName, Kind, Method, Refusal, RefusalCode, StreamId, codec,
     limits::{DEADLINE, DEADLINE_MAX, PAYLOAD_BYTES_MAX},
     message::{self, Form, Parts},
     subject::DriverVerb,
@@ -15,7 +14,8 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{answer::Voice, ledger::Receipt};
+use super::{answer::Voice, ledger::Receipt, slot::MethodRef};
+use crate::bus::Subject;
 
 /// What a message asks for, before it is admitted.
 pub(crate) struct Asked {
@@ -53,19 +53,15 @@ pub(crate) struct Request {
     pub(crate) caller: ClientName,
     pub(crate) id: Option<CallId>,
     pub(crate) voice: Voice,
-    pub(crate) interface: Arc<Interface>,
-    pub(crate) method_at: usize,
+    pub(crate) method: MethodRef,
     pub(crate) body: Body,
     pub(crate) open: Option<OpenAsked>,
+    pub(crate) received: std::time::Instant,
+    /// Whether the ledger has it as running already.
+    pub(crate) begun: bool,
     pub(crate) deadline: Instant,
-    pub(crate) reply_to: Arc<str>,
+    pub(crate) reply_to: Subject,
     pub(crate) receipt: Receipt,
-}
-
-impl Request {
-    pub(crate) fn method(&self) -> &Method {
-        &self.interface.methods[self.method_at]
-    }
 }
 
 impl Asked {

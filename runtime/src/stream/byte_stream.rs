@@ -62,6 +62,7 @@ pub(crate) enum Direction {
 pub(crate) struct End {
     state: Mutex<State>,
     wake_pump: Notify,
+    contact: Notify,
 }
 
 struct State {
@@ -114,7 +115,11 @@ impl End {
             finishing: None,
             heard: Instant::now(),
         };
-        Arc::new(Self { state: Mutex::new(state), wake_pump: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            wake_pump: Notify::new(),
+            contact: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -134,6 +139,7 @@ impl End {
     fn hear(&self, take: impl FnOnce(&mut Flow) -> Result<(), Violation>) {
         let mut state = self.lock();
         state.heard = Instant::now();
+        self.contact.notify_one();
         if state.reset.is_some() {
             return;
         }
@@ -312,6 +318,27 @@ impl End {
     /// Time since the peer was last heard.
     pub(crate) fn silence(&self) -> Duration {
         self.lock().heard.elapsed()
+    }
+
+    /// Resolves when the peer was heard. For one who waits before it says anything itself.
+    pub(crate) async fn contact(&self) {
+        self.contact.notified().await;
+    }
+
+    /// Waits until the peer has everything and its end.
+    pub(crate) async fn acknowledged(&self) -> Result<(), StreamError> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.flow.is_acknowledged() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = state.error() {
+                return Poll::Ready(Err(error));
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Counts as hearing from the peer: a broker that was away is not the peer's silence.

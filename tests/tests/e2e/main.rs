@@ -5,6 +5,8 @@ mod calls;
 mod events;
 mod example;
 mod forgery;
+mod garbage;
+mod lend;
 mod logs;
 mod open_calls;
 mod outage;
