@@ -36,21 +36,7 @@ mod serial;
 mod shell;
 mod storage;
 
-#[cfg(feature = "vnc")]
-pub use adapter::novnc::{NovncAdapter, NovncError, NovncPage, NovncTrouble};
-#[cfg(feature = "ssh")]
-pub use adapter::ssh::{
-    Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,
-    SshError, SshForward, Terminal,
-};
-pub use adapter::{
-    ClientAdapter, StreamMethod,
-    expect::{
-        BadPattern, Expect, ExpectAdapter, ExpectBlocking, ExpectError, Match, Pattern, Seen,
-        script::{ExpectScript, SCRIPT_HELP, ScriptError, ScriptFailure, StepDone, WhyFailed},
-    },
-    portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble},
-};
+pub use adapter::*; // the list is there
 pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
