@@ -51,6 +51,17 @@ async fn board_files() -> Option<PathBuf> {
     Some(dir.join("files"))
 }
 
+/// The configuration of an exporter with this board.
+fn linux(files: &Path) -> String {
+    format!(
+        "metadata: {{name: lab}}\nexport:\n  board:\n    type: qemu\n    config:\n      \
+         arch: x86_64\n      smp: 1\n      mem: 256M\n      kernel: {0}/vmlinuz\n      \
+         initrd: {0}/initrd.gz\n      append: console=tty0 console=ttyS0 quiet panic=-1\n      \
+         hostfwd:\n        ssh: {{guestport: 22}}\n        web: {{guestport: 80}}\n",
+        files.display()
+    )
+}
+
 /// A broker, an exporter and a board.
 struct Bench {
     home: tempfile::TempDir,
@@ -58,15 +69,8 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(files: &Path) -> Self {
+    async fn start(yaml: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let yaml = format!(
-            "metadata: {{name: lab}}\nexport:\n  board:\n    type: qemu\n    config:\n      \
-             arch: x86_64\n      smp: 1\n      mem: 256M\n      kernel: {0}/vmlinuz\n      \
-             initrd: {0}/initrd.gz\n      append: console=tty0 console=ttyS0 quiet panic=-1\n      \
-             hostfwd:\n        ssh: {{guestport: 22}}\n        web: {{guestport: 80}}\n",
-            files.display()
-        );
         let file = home.path().join("exporter.yaml");
         fs::write(&file, yaml).unwrap();
         let mut command = program(&home);
@@ -116,7 +120,7 @@ impl Bench {
 #[tokio::test]
 async fn a_linux_is_logged_in_to_copied_to_and_fetched_from() {
     let Some(files) = board_files().await else { return };
-    let bench = Bench::start(&files).await;
+    let bench = Bench::start(&linux(&files)).await;
     bench.run(&["call", "lab/board/power", "on"]).await.ok();
     bench.log_in().await;
     fetch_its_page(&bench).await;
@@ -244,4 +248,34 @@ async fn another_host_key(bench: &Bench, key: &str) {
     assert!(refused.err.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"), "{refused:?}");
     bench.run(&["ssh", "lab/board/ssh", "--forget"]).await.ok();
     assert_eq!(bench.run(&[&ssh[..], &["--", "uname", "-n"]].concat()).await.ok(), "board\n");
+}
+
+/// Stops a U-Boot at its prompt and asks it something.
+const STOP_IT: &str = r#"
+timeout 30s
+expect "Hit any key to stop autoboot"
+send " "
+expect "\n=> "
+line "echo this is ${arch}"
+expect /this is (\w+)\r\n/
+"#;
+
+#[tokio::test]
+async fn a_boot_loader_is_stopped_by_a_script() {
+    if !Path::new("/usr/lib/u-boot/qemu_arm64/u-boot.bin").exists() {
+        eprintln!("not tested: there is no U-Boot here; .ci/setup installs it");
+        return;
+    }
+    let yaml = "metadata: {name: lab}\nexport:\n  board:\n    type: qemu\n    config: {arch: \
+                aarch64, cpu: cortex-a57, smp: 1, mem: 256M, bios: \
+                /usr/lib/u-boot/qemu_arm64/u-boot.bin}\n";
+    let bench = Bench::start(yaml).await;
+    let script = bench.file("stop-it", STOP_IT.replace("${", "\\${"));
+    let mut expect = bench.command(&["expect", "lab/board/console", &script, "-o", "json"]);
+    let on = bench.command(&["call", "lab/board/power", "on"]).output();
+    let (ran, on) = tokio::join!(run(&mut expect), on);
+    assert!(on.unwrap().status.success());
+    let last: serde_json::Value = serde_json::from_str(ran.ok().lines().last().unwrap()).unwrap();
+    assert_eq!(last["groups"][0], "arm", "{last}");
+    bench.end().await; // an idle U-Boot keeps a processor busy
 }

@@ -95,6 +95,7 @@ async fn down(mut from: ReadHalf<ByteStream>, to: &mut SplitSink<WebSocket, Mess
 }
 
 fn cut(reason: &str) -> &str {
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+    let mut ends = (0..=reason.len().min(REASON_BYTES_MAX)).rev();
+    let end = ends.find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
     &reason[..end]
 }
