@@ -7,9 +7,10 @@ use bytes::Bytes;
 use serde::Deserialize as _;
 
 use crate::{
-    Address, Args, BlockPart, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, Lent, LogLines, Manifest, Method, MethodName, Path, Presence, Root,
-    Selector, Session, Sha256, StreamId, Target, TreeRecord, Type, Value, Variant,
+    Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
+    Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Lent,
+    LogLines, Manifest, Method, MethodName, Path, Presence, Root, Selector, Session, Sha256,
+    StreamId, Target, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
     subject::{FromClient, FromExporter, Inbox, Spoken, Stored},
@@ -32,6 +33,12 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("data", data),
     ("ack", message::<Ack>),
     ("reset", message::<Reset>),
+    ("lease", message::<LeaseAsk>),
+    ("leased", message::<Leased>),
+    ("lease-news", message::<LeaseNews>),
+    ("admin", message::<AdminAsk>),
+    ("administered", message::<Administered>),
+    ("board", message::<Board>),
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
@@ -145,6 +152,7 @@ pub fn ids(bytes: &[u8]) {
     id::<DriverId>(text);
     id::<CallId>(text);
     id::<StreamId>(text);
+    id::<TicketId>(text);
     id::<Session>(text);
     id::<Incarnation>(text);
     id::<InterfaceDigest>(text);
@@ -193,6 +201,7 @@ pub fn args(bytes: &[u8]) {
         result: Type::Unit,
         concurrent: false,
         uncancellable: false,
+        observe: false,
         deadline_ms: None,
     };
     let args = Args(Bytes::copy_from_slice(bytes));

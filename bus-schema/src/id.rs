@@ -155,6 +155,24 @@ hex_id! {
     StreamId, u128, 32, "stream id (32 hex digits)"
 }
 
+hex_id! {
+    /// One request for a lease, and what became of it: 128 random bits, the upper half the session
+    /// of the client process.
+    TicketId, u128, 32, "ticket (32 hex digits)"
+}
+
+impl TicketId {
+    /// The ticket `random` of a client process.
+    pub fn new(session: Session, random: u64) -> Self {
+        Self(u128::from(session.0) << 64 | u128::from(random))
+    }
+
+    /// The client process that asked.
+    pub fn session(self) -> Session {
+        Session(u64::try_from(self.0 >> 64).expect("the upper half of 128 bits"))
+    }
+}
+
 impl StreamId {
     /// The stream `random` of a client process. The session is its upper half, so that an
     /// exporter knows where to speak to even of a stream that it does not know.

@@ -16,12 +16,14 @@
 #![deny(missing_docs)]
 
 mod address;
+mod admin;
 pub mod codec;
 mod event;
 mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
+mod lease;
 pub mod limits;
 mod log;
 pub mod message;
@@ -35,10 +37,15 @@ pub mod subject;
 mod value;
 
 pub use address::{Address, AddressError, Path, Selector, SelectorError, Target};
+pub use admin::{AdminAction, AdminAsk, Administered};
 pub use bus_macros::{Describe, driver, interface};
 pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
-pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
+pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId, TicketId};
+pub use lease::{
+    Acquire, Board, BoardUnit, Held, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, UnitState,
+    Waiter,
+};
 pub use log::{Level, LogLine, LogLines, LogSource};
 pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};

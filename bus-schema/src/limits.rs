@@ -102,6 +102,35 @@ pub const CLAIM_PING: Duration = Duration::from_secs(2);
 /// Drivers in one exporter's tree.
 pub const DRIVERS_MAX: usize = 65_536;
 
+/// An offer that is not confirmed for this long goes to the next: a message there and back over any
+/// network, and the others of a set.
+pub const OFFER_HELD: Duration = Duration::from_secs(10);
+/// An offer that was sent as news, and of whose client nothing is heard for this long, goes to the
+/// next: two repeats of the news, and some.
+pub const OFFER_HEARD: Duration = Duration::from_secs(3);
+/// A lease without a sign of life ends after this time, unless configured otherwise: four times
+/// what a broker takes to notice that a connection is dead.
+pub const LEASE_ALIVE: Duration = Duration::from_secs(60);
+/// A lease whose client does not say how long it wants it, unless configured otherwise.
+pub const LEASE_DURATION: Duration = Duration::from_secs(30 * 60);
+/// Longest lease, unless configured otherwise.
+pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+/// News of a ticket that are not acknowledged are repeated this often.
+pub const LEASE_NEWS_EVERY: Duration = Duration::from_secs(1);
+/// Highest priority that can be asked for.
+pub const LEASE_PRIORITY_MAX: u64 = 100;
+/// Tickets at one exporter, over all clients: each may be shown on its board.
+pub const TICKETS_MAX: usize = 4096;
+/// Tickets of one client at one exporter: a set and a few terminals.
+pub const TICKETS_PER_CLIENT_MAX: usize = 256;
+/// Clients that one lease is shared with.
+pub const LEASE_ALLOWED_MAX: usize = 32;
+/// Exporters that one request by labels puts tickets on.
+pub const LEASE_MATCHES_MAX: usize = 32;
+/// Waiting clients that a board names for each subtree.
+pub const BOARD_QUEUE_MAX: usize = 32;
+/// Largest board: the smallest `max_payload` less a record's headers.
+pub const BOARD_BYTES_MAX: usize = 120 << 10;
 /// Events that wait at an exporter for their way out: a burst of refusals, or a broker that is
 /// away. Later ones are dropped and counted.
 pub const EVENTS_WAITING_MAX: usize = 1024;

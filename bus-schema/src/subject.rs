@@ -47,6 +47,10 @@ pub enum ExporterVerb {
     Ctl,
     /// Data of an open stream, or of large arguments.
     Up,
+    /// Leases: acquire, confirm, renew, release and so on.
+    Lease,
+    /// What only an admin may ask; the broker keeps everybody else from it.
+    Admin,
 }
 
 macro_rules! verb {
@@ -73,7 +77,15 @@ macro_rules! verb {
     };
 }
 verb!(DriverVerb { Call = "call", Open = "open" });
-verb!(ExporterVerb { Ask = "ask", Cancel = "cancel", Ping = "ping", Ctl = "ctl", Up = "up" });
+verb!(ExporterVerb {
+    Ask = "ask",
+    Cancel = "cancel",
+    Ping = "ping",
+    Ctl = "ctl",
+    Up = "up",
+    Lease = "lease",
+    Admin = "admin",
+});
 
 /// The token in the driver's place where the exporter itself is meant.
 const EXPORTER_ITSELF: &str = "_";
@@ -258,6 +270,10 @@ pub enum FromExporter {
     Ctl(ExporterName, ClientName, Session, StreamId),
     /// Record number `.0.number` of a streaming call; captured by JetStream.
     Out(Box<OutRecord>),
+    /// News of a lease or of a place in its queue, for the client process that asked.
+    Lease(ExporterName, ClientName, Session),
+    /// What can be leased, and who has it.
+    Board(ExporterName),
     /// That the exporter is there.
     Presence(ExporterName),
     /// Part `n` of the exporter's tree.
@@ -303,6 +319,10 @@ impl FromExporter {
                     "{root}.{VERSION}.x.{exporter}.out.{caller}.{session}.{driver}.{counter}.{number}"
                 )
             }
+            Self::Lease(exporter, client, session) => {
+                format!("{root}.{VERSION}.x.{exporter}.lease.{client}.{session}")
+            }
+            Self::Board(exporter) => format!("{root}.{VERSION}.x.{exporter}.board"),
             Self::Presence(exporter) => format!("{root}.{VERSION}.x.{exporter}.presence"),
             Self::Tree(exporter, part) => format!("{root}.{VERSION}.x.{exporter}.tree.{part}"),
             Self::Interface(exporter, digest) => {
@@ -335,6 +355,10 @@ impl FromExporter {
                 OutRecord::read(exporter, caller, session, driver, counter, number)
                     .map(|record| Self::Out(Box::new(record)))
             }
+            ["lease", client, session] => (client.parse().ok())
+                .zip(session.parse().ok())
+                .map(|(client, session)| Self::Lease(exporter, client, session)),
+            ["board"] => Some(Self::Board(exporter)),
             ["presence"] => Some(Self::Presence(exporter)),
             ["tree", part] => part.parse().ok().map(|part| Self::Tree(exporter, part)),
             ["interface", digest] => {
@@ -342,9 +366,11 @@ impl FromExporter {
             }
             ["event", kind] => EventKind::read(kind).map(|kind| Self::Event(exporter, kind)),
             ["log", source] => source.parse().ok().map(|source| Self::Log(exporter, source)),
-            ["down" | "ctl" | "out" | "presence" | "tree" | "interface" | "event" | "log", ..] => {
-                None
-            }
+            [
+                "down" | "ctl" | "out" | "lease" | "board" | "presence" | "tree" | "interface"
+                | "event" | "log",
+                ..,
+            ] => None,
             _ => return Err(SubjectError::Verb),
         };
         read.ok_or(FOREIGN)
@@ -358,6 +384,16 @@ impl FromExporter {
     /// What a client process subscribes to for the control of its streams.
     pub fn ctl_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
         format!("{root}.{VERSION}.x.*.ctl.{client}.{session}.*")
+    }
+
+    /// What a client process subscribes to for news of its leases.
+    pub fn lease_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
+        format!("{root}.{VERSION}.x.*.lease.{client}.{session}")
+    }
+
+    /// Every exporter's board of leases.
+    pub fn board_all(root: &Root) -> String {
+        format!("{root}.{VERSION}.x.*.board")
     }
 
     /// What a client process subscribes to for the items of its streaming calls.
@@ -711,6 +747,8 @@ mod tests {
             To::Exporter(ExporterVerb::Ask),
             To::Exporter(ExporterVerb::Cancel),
             To::Exporter(ExporterVerb::Ping),
+            To::Exporter(ExporterVerb::Lease),
+            To::Exporter(ExporterVerb::Admin),
             To::Stream(ExporterVerb::Ctl, StreamId(7)),
             To::Stream(ExporterVerb::Up, StreamId(7)),
         ];
@@ -728,7 +766,9 @@ mod tests {
         };
         let said = [
             FromExporter::Down(exporter.clone(), client.clone(), Session(1), StreamId(2)),
-            FromExporter::Ctl(exporter.clone(), client, Session(1), StreamId(2)),
+            FromExporter::Ctl(exporter.clone(), client.clone(), Session(1), StreamId(2)),
+            FromExporter::Lease(exporter.clone(), client, Session(1)),
+            FromExporter::Board(exporter.clone()),
             FromExporter::Out(Box::new(record)),
             FromExporter::Presence(exporter.clone()),
             FromExporter::Tree(exporter.clone(), 3),

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
 
 use bus_schema::{
-    BlockPart, CallId, Coding, Fault, Lent, LentFrom, LentUrl, Manifest, Session, Sha256, StreamId,
-    Type, codec, fuzz,
+    Acquire, BlockPart, CallId, Coding, Fault, LeaseAction, LeaseAsk, Lent, LentFrom, LentUrl,
+    Manifest, Path, Session, Sha256, StreamId, TicketId, Type, codec, fuzz,
     message::{Ack, Call, Data, End, KINDS, Open, Opened, Outcome, Reply},
 };
 use bytes::Bytes;
@@ -32,6 +32,12 @@ fn seeds() -> Vec<Vec<u8>> {
     let opened = Opened::Open { incarnation: bus_schema::Incarnation(3), credit: 9, item };
     let end = End { bytes: 2, items: 1, fault: Some(Fault::device("x")), recorded: Some(1) };
     let data = Data { at: 0, data: Bytes::from_static(b"hi"), begin: None, end: Some(end) };
+    let lease = LeaseAsk {
+        ticket: Some(TicketId(11)),
+        path: Path::ROOT,
+        driver: None,
+        action: LeaseAction::Acquire(Acquire { wait_ms: 70_000, ..Acquire::default() }),
+    };
     let digest = Sha256([7; 32]);
     let manifest = Manifest {
         name: "disk".to_owned(),
@@ -52,6 +58,7 @@ fn seeds() -> Vec<Vec<u8>> {
         "jmp.v1.c.alice.call.bench.46e2614d-07d8-525a-b071-50c87f710bad.on",
         "jmp.v1.c.alice.up.bench._.00000000000000ab0000000000000001",
         "jmp.v1.x.bench.out.alice.00000000000000ab.46e2614d-07d8-525a-b071-50c87f710bad.1.0",
+        "jmp.v1.x.bench.lease.alice.00000000000000ab",
         "jmp.v1.x.bench.event.driver-crashed",
         "jmp.v1.x.bench.log.46e2614d-07d8-525a-b071-50c87f710bad",
         "jmp.v1.i.alice.0000000000000001.0000000000000002",
@@ -70,6 +77,7 @@ fn seeds() -> Vec<Vec<u8>> {
         codec::encode(&Reply { outcome: Outcome::Result(args.clone()) }).to_vec(),
         codec::encode(&open).to_vec(),
         codec::encode(&opened).to_vec(),
+        codec::encode(&lease).to_vec(),
         codec::encode(&Ack { received: 1, limit: 70_000, ended: true, ..Ack::default() }).to_vec(),
         data.encode().to_vec(),
         codec::encode(&manifest).to_vec(),

@@ -9,8 +9,8 @@ use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LendError,
-    SettingsError, ShutdownError, TurnedAway,
+    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
+    LendError, SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -21,6 +21,8 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     #[error(transparent)]
     Lending(#[from] LendError),
     #[error(transparent)]
@@ -93,6 +95,11 @@ pub(crate) enum CliError {
     /// Whoever read stdout has left.
     #[error("nobody reads the output any more")]
     NobodyReads,
+    /// The command that `run` or `shell` ran ended like this, and has said why.
+    #[error("the command ended with {0}")]
+    Ended(u8),
+    #[error("the lease on {address} was lost: {why}")]
+    LeaseLost { address: String, why: String },
     #[error("interrupted")]
     Interrupted(Signal),
 }
@@ -113,6 +120,7 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Ended(_) | Self::LeaseLost { .. } => true,
             Self::Lending(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
             #[cfg(feature = "ssh")]
@@ -142,6 +150,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (19, "a step of `demo` did not happen as it should"),
     (20, "what a script expects at a console did not come; something may have been typed"),
     (21, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (22, "the lease is another's, or did not become free in time"),
+    (23, "the lease was lost while it was used"),
     (25, "the host key of the board has changed, or is not known; nothing was sent to it"),
     (26, "the board let nobody in by what was shown to it"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
@@ -155,6 +165,7 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lease(error) => return of_lease(error),
         CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
@@ -202,6 +213,8 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
+        CliError::Ended(code) => (*code, ""),
+        CliError::LeaseLost { .. } => (23, "see `jmp-bus events` for who ended it"),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
         CliError::Interrupted(Signal::Terminate) => (143, ""),
     };
@@ -264,7 +277,7 @@ fn of_reset(code: ResetCode) -> (u8, &'static str) {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }
         ResetCode::ShuttingDown => (14, "its exporter is being stopped; try again when it is back"),
-        ResetCode::LeaseEnded => (14, "the lease it was opened under has ended"),
+        ResetCode::LeaseEnded => (23, "the lease it was opened under has ended"),
         ResetCode::Silent => (14, "is its exporter up? see `jmp-bus list`"),
     }
 }
@@ -287,11 +300,35 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
         RefusalCode::Failed => "its driver crashes: see the log of its exporter",
         RefusalCode::ShuttingDown => "its exporter is being stopped; try again when it is back",
         RefusalCode::Expired => "give it more time with --deadline",
-        RefusalCode::NotLeased => "this driver needs a lease",
+        RefusalCode::NotLeased => {
+            "see `jmp-bus lease list`; take it with `jmp-bus lease acquire --wait`"
+        }
         RefusalCode::NotAllowed => "ask who runs the exporter; or be somebody else with --as",
         RefusalCode::Other(_) => "the exporter is newer than this program",
     };
     hint.into()
+}
+
+fn of_lease(error: &LeaseError) -> Advice {
+    let (code, hint) = match error {
+        LeaseError::NoExporter { .. } | LeaseError::TooFew { .. } => {
+            (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?")
+        }
+        LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
+            (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
+        }
+        LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        LeaseError::TimedOut { .. } => (22, "wait longer, or see `jmp-bus lease queue`"),
+        LeaseError::Ended { .. } => (23, "see `jmp-bus events` for who ended it"),
+        LeaseError::Silent { .. } => {
+            (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
+        }
+        LeaseError::Garbled(_) => {
+            (14, "the exporter may be of another version: see `jmp-bus list`")
+        }
+        LeaseError::Bus(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
 }
 
 #[cfg(feature = "ssh")]
@@ -369,7 +406,10 @@ fn of_exporter(error: &ExporterError) -> Advice {
         }
         ExporterError::SameId { .. } => (16, "let only one of them have the `uuid`".into()),
         ExporterError::NoTarget { .. } => (16, "correct the `ref`".into()),
-        ExporterError::StateDir { .. } => (1, "name another one with --state-dir".into()),
+        ExporterError::StateDir { .. } | ExporterError::Journal(_) => {
+            (1, "name another one with --state-dir".into())
+        }
+        ExporterError::NoSubtree { .. } => (16, "correct `leases.subtrees`".into()),
     }
 }
 
@@ -377,7 +417,7 @@ fn of_exporter(error: &ExporterError) -> Advice {
 pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
-        (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        (CliError::NobodyReads | CliError::Interrupted(_) | CliError::Ended(_), _) => {}
         #[cfg(feature = "ssh")]
         (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
@@ -402,8 +442,14 @@ pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
     if !hint.is_empty() {
         object["hint"] = hint.into();
     }
-    if let CliError::Call(CallError::Refused { refusal, .. }) = error {
+    if let CliError::Call(CallError::Refused { refusal, .. })
+    | CliError::Lease(LeaseError::Refused { refusal, .. }) = error
+    {
         object["refused"] = refusal.code.as_str().into();
+        if let Some(holder) = &refusal.holder {
+            object["holder"] = holder.as_str().into();
+            object["left_ms"] = refusal.left_ms.into();
+        }
     }
     if let CliError::Call(CallError::Fault { fault, .. }) = error {
         object["fault"] = fault.kind.as_str().into();

@@ -8,6 +8,7 @@
 mod calls;
 mod fleet;
 mod forward;
+mod leases;
 mod peer;
 mod process;
 mod row;
@@ -63,7 +64,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 11] = [
+pub const ROWS: [&str; 13] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -72,6 +73,8 @@ pub const ROWS: [&str; 11] = [
     "stream_throughput",
     "stream_echo",
     "forward_throughput",
+    "lease_acquire",
+    "lease_handover",
     "fanout",
     "driver_memory",
     "cli_call",
@@ -124,6 +127,8 @@ impl Sides {
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
             "forward_throughput" => forward::throughput(self).await,
+            "lease_acquire" => leases::acquire(self).await,
+            "lease_handover" => leases::handover(self).await,
             "fanout" => fleet::fanout(self).await,
             "driver_memory" => fleet::memory(self).await,
             _ => process::cli_call(self).await,

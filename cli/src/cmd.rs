@@ -18,10 +18,13 @@ mod expect;
 mod files;
 mod flash;
 mod forward;
+mod lease;
 mod list;
 mod logs;
 mod put;
+mod run;
 mod serve;
+mod shell;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod stream;
@@ -40,6 +43,8 @@ pub(crate) enum Role {
     Worker,
     /// It has many threads, and sees to interrupts itself: it has devices to make safe.
     Server,
+    /// It has many threads, and sees to interrupts itself: another program runs in it.
+    Holder,
     /// As a server; and what it does is told on stdout, so it logs nothing unless it is asked.
     Demo,
 }
@@ -85,6 +90,9 @@ commands! {
     list List Client,
     describe Describe Client,
     events Events Client,
+    lease Lease Client,
+    shell Shell Holder,
+    run Run Holder,
     logs Logs Client,
     serve Serve Server,
     check Check Client,

@@ -25,6 +25,7 @@ mod console;
 mod demo;
 mod desk;
 mod fanout;
+mod held;
 mod interrupt;
 mod lending;
 mod manager;
@@ -38,5 +39,6 @@ mod session;
 mod ssh;
 mod table;
 mod told;
+mod wanted;
 
 pub use program::Cli;

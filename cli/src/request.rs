@@ -7,7 +7,7 @@ use bytes::Bytes;
 use runtime::{CallError, Client, DriverRef, Found, StreamError};
 use tokio::time::timeout;
 
-use crate::{advice::CliError, lending::plain};
+use crate::{advice::CliError, held::HeldLeases, lending::plain};
 
 /// A driver that is used.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,7 +28,7 @@ impl Asked {
         ask: impl AsyncFn(DriverRef) -> Result<T, CallError>,
     ) -> Result<T, CliError> {
         let direct = match &self.target {
-            Target::Address(address) => Some(client.driver(address)),
+            Target::Address(address) => Some(Self::held(client.driver(address), address)),
             Target::Id(_) => None,
         };
         if let Some(driver) = &direct {
@@ -42,7 +42,12 @@ impl Asked {
             .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
         match found {
             Some(found) => {
+                let address = found.address();
                 let driver = client.driver_by_id(found.exporter, found.record.id);
+                let driver = match address {
+                    Ok(address) => Self::held(driver, &address),
+                    Err(_) => driver,
+                };
                 Ok(ask(self.in_time(driver)).await?)
             }
             None => Err(not_found(client, &self.target).await),
@@ -93,6 +98,14 @@ impl Asked {
             Ok(error) => CallError::Broken { address: self.target.to_string(), error }.into(),
             Err(_) if kind == io::ErrorKind::BrokenPipe => CliError::NobodyReads,
             Err(error) => CliError::io("copy", error),
+        }
+    }
+
+    /// The driver, used under the lease of the environment that it belongs to, if one does.
+    fn held(driver: DriverRef, address: &Address) -> DriverRef {
+        match HeldLeases::of_environment().epoch_at(address) {
+            Some(epoch) => driver.under(epoch),
+            None => driver,
         }
     }
 

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    BusError, ByteStream, CallError, ItemStream, Lend, LendError, Put, Settings, ShutdownError,
-    Stored, node::Node,
+    BusError, ByteStream, CallError, ItemStream, LeaseError, LeaseRequest, Lend, LendError, Put,
+    Settings, ShutdownError, Stored, node::Node,
 };
 
 /// One runtime for all blocking handles of the process.
@@ -65,9 +65,44 @@ impl Client {
         runtime().block_on(self.0.put(put))
     }
 
+    /// Leases the subtree of the driver at `address`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::lease`].
+    pub fn lease(&self, address: &Address, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        runtime().block_on(self.0.lease(address, request)).map(Lease)
+    }
+
     /// Delivers what is on its way, then closes.
     pub fn close(self) {
         runtime().block_on(self.0.close());
+    }
+}
+
+/// [`crate::Lease`], blocking. It gives its signs of life by itself.
+#[derive(Debug)]
+#[must_use = "a lease ends when it is dropped"]
+pub struct Lease(crate::Lease);
+
+impl Lease {
+    /// Its number.
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
+    /// The driver at `address`, used under this lease.
+    pub fn driver(&self, address: &Address) -> Driver {
+        Driver(self.0.driver(address))
+    }
+
+    /// Gives it back, and returns when the exporter knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::release`].
+    pub fn release(self) -> Result<(), LeaseError> {
+        runtime().block_on(self.0.release())
     }
 }
 

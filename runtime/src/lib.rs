@@ -5,6 +5,7 @@
 //! | try a driver in a test                    | [`serve`], [`blocking::serve`] |
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
+//! | use a device nobody else may use meanwhile | [`Lease`] |
 //! | write a driver                            | [`Context`], [`Items`], [`ByteStream`], [`Resource`] |
 //! | lend a file to a driver                   | [`Lend`], [`Client::put`] |
 //! | have a broker of your own                 | [`LocalBroker`] |
@@ -41,18 +42,22 @@ pub use broker::{
     Unusable, Version,
 };
 pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
-pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use client::{
+    Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
+    StartedCall,
+};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
 };
 pub use exporter::{
-    Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
+    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
+    LeaseRules, Metrics, ShutdownError, TurnGuard,
 };
 pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};
-pub use registry::{Change, Found, Registry, Watch, Why};
+pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
 pub use resource::{Extent, Resource, ResourceError, ResourceInfo, ResourceWriter};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,

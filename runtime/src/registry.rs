@@ -2,6 +2,8 @@
 //!
 //! Records are hints. Nothing here is asked before a call: an address is a subject.
 
+mod boards;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     time::{Duration, SystemTime},
@@ -15,6 +17,7 @@ use bus_schema::{
 };
 use tokio::time::{Instant, Interval, interval};
 
+pub use self::boards::BoardWatch;
 use crate::{
     Client,
     bus::{BusError, Incoming, Subscription},

@@ -152,6 +152,14 @@ impl TestDriver {
         std::future::pending().await
     }
 
+    /// Appends who calls and the lease that they say they have to the file.
+    #[export]
+    async fn under(&self, cx: &Context, epoch: u64) -> Result<(), Fault> {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.file)?;
+        file.write_all(format!("{} {epoch}\n", cx.caller()).as_bytes())?;
+        Ok(())
+    }
+
     /// Gives `count` numbers.
     #[export]
     async fn numbers(&self, count: u64, items: Items<u64>) -> Result<(), Fault> {

@@ -64,6 +64,7 @@ fn describe_method(method: &Method) -> TokenStream {
         Kind::Stream { .. } => (quote!(Stream), &syn::parse_quote!(())),
     };
     let (concurrent, uncancellable) = (method.marks.concurrent, method.marks.uncancellable);
+    let observe = method.marks.observe;
     let deadline_ms = option(method.marks.deadline_ms.map(|ms| quote!(#ms)));
     quote! {
         ::bus_schema::Method {
@@ -74,6 +75,7 @@ fn describe_method(method: &Method) -> TokenStream {
             result: <#result as ::bus_schema::Describe>::describe(),
             concurrent: #concurrent,
             uncancellable: #uncancellable,
+            observe: #observe,
             deadline_ms: #deadline_ms,
         }
     }

@@ -39,6 +39,7 @@ mod serde_attr;
 /// |-------------------------------------|---------|
 /// | `#[method(concurrent)]`             | may run beside other calls of the driver |
 /// | `#[method(uncancellable)]`          | must not be stopped once it has begun |
+/// | `#[method(observe)]`                | only looks: needs no lease, and works during another's |
 /// | `#[method(deadline = "10m")]`       | for callers that name none (`ms`, `s`, `m`, `h`) |
 /// | `#[method(name = "other")]`         | its name on the bus |
 /// | `#[default(Duration::from_secs(2))]`| what an argument is when the caller leaves it out |

@@ -62,6 +62,7 @@ pub(crate) struct Output {
 pub(crate) struct Marks {
     pub(crate) concurrent: bool,
     pub(crate) uncancellable: bool,
+    pub(crate) observe: bool,
     pub(crate) deadline_ms: Option<u64>,
     name: Option<LitStr>,
 }
@@ -272,12 +273,15 @@ impl Marks {
                     marks.concurrent = true;
                 } else if meta.path.is_ident("uncancellable") {
                     marks.uncancellable = true;
+                } else if meta.path.is_ident("observe") {
+                    marks.observe = true;
                 } else if meta.path.is_ident("deadline") {
                     marks.deadline_ms = Some(parse_deadline(&meta.value()?.parse()?)?);
                 } else if meta.path.is_ident("name") {
                     marks.name = Some(meta.value()?.parse()?);
                 } else {
-                    let why = "there are `concurrent`, `uncancellable`, `deadline` and `name`";
+                    let why =
+                        "there are `concurrent`, `uncancellable`, `observe`, `deadline` and `name`";
                     return Err(meta.error(why));
                 }
                 Ok(())

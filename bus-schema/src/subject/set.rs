@@ -31,8 +31,12 @@ pub enum SubjectSet {
     DownTo,
     /// Items of the streaming calls of client C.
     OutTo,
+    /// News of a client's leases.
+    LeaseTo,
     /// That exporters are there.
     Presence,
+    /// Who has leased what, at every exporter.
+    Board,
     /// What happens at exporters.
     Events,
     /// What exporters and their drivers say while they work.
@@ -88,7 +92,9 @@ impl SubjectSet {
             Self::CtlTo => under(format!("x.*.ctl.{name}.>")),
             Self::DownTo => under(format!("x.*.down.{name}.>")),
             Self::OutTo => under(format!("x.*.out.{name}.>")),
+            Self::LeaseTo => under(format!("x.*.lease.{name}.>")),
             Self::Presence => under("x.*.presence".to_owned()),
+            Self::Board => under("x.*.board".to_owned()),
             Self::Events => FromExporter::events(root, None),
             Self::Logs => FromExporter::logs(root, None, None),
             Self::Inbox => Inbox::all_of_client(root, name),

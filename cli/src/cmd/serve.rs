@@ -113,6 +113,8 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
         root: session.root(),
         labels: config.labels,
         state_dir: Some(state_dir),
+        leases: config.leases,
+        hooks: config.hooks,
         log: Some(session.log.clone()),
         ..ExporterConfig::new(config.name.clone(), config.root)
     };

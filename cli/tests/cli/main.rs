@@ -10,6 +10,7 @@ mod expect;
 mod fanout;
 mod fleet;
 mod lab;
+mod lease;
 mod local;
 mod look;
 mod pipes;

@@ -62,6 +62,7 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
         FromExporter::presence_all(root),
         FromExporter::tree_all(root),
         FromExporter::interface_all(root),
+        FromExporter::board_all(root),
     ];
     let mut registered = stream(&registry, subjects, 1, seconds(1));
     registered["max_bytes"] = REGISTRY_BYTES.into();

@@ -47,6 +47,7 @@ pub struct DriverRef {
     pub(super) id: DriverId,
     address: Option<Address>,
     deadline: Option<Duration>,
+    epoch: Option<u64>,
 }
 
 impl DriverRef {
@@ -56,7 +57,7 @@ impl DriverRef {
         id: DriverId,
         address: Option<Address>,
     ) -> Self {
-        Self { client, exporter, id, address, deadline: None }
+        Self { client, exporter, id, address, deadline: None, epoch: None }
     }
 
     /// The same driver, with this deadline for calls instead of the methods' own.
@@ -64,6 +65,17 @@ impl DriverRef {
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The same driver, used under the lease of this number: calls are refused when it has ended.
+    #[must_use]
+    pub fn under(mut self, epoch: u64) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    pub(super) fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     /// Its UUID.
@@ -171,7 +183,7 @@ impl DriverRef {
                 age_ms: timing.age_ms,
                 deadline_ms: timing.deadline_ms,
                 done_below: timing.done_below,
-                epoch: None,
+                epoch: self.epoch,
                 form,
                 args: if large.is_some() { Bytes::new() } else { args.clone() },
                 parts: large.as_ref().map(LargeArgs::parts),

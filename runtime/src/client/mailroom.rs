@@ -295,6 +295,14 @@ pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
     Ok(())
 }
 
+/// Subscribes to news of leases. Requests go by the same connection, and come after it.
+pub(crate) async fn listen_for_leases(inner: &Arc<Inner>) -> Result<(), BusError> {
+    let subject = FromExporter::lease_wildcard(&inner.root, &inner.name, inner.session);
+    let news = inner.control().subscribe(subject).await?;
+    inner.tasks.spawn(read(Arc::downgrade(inner), news, inner.stop.clone(), super::lease::on_news));
+    Ok(())
+}
+
 /// Opens the bulk connection and subscribes to data and records.
 pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
     let bulk = inner.bus.bulk().await?;

@@ -120,7 +120,7 @@ impl DriverRef {
                 age_ms: timing.age_ms,
                 deadline_ms: timing.deadline_ms,
                 done_below: timing.done_below,
-                epoch: None,
+                epoch: self.epoch(),
                 form,
                 args: args.clone(),
                 detached,

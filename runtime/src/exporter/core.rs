@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, ExporterName, FaultKind, Incarnation, RefusalCode, Root,
-    StreamId, codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
+    RefusalCode, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -16,8 +16,15 @@ use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    answer::Answer, events::Events, ledger::Ledger, outbox::Outbox, recorder::Acks,
-    request::Request, slot::Slot, usage::Ended,
+    answer::Answer,
+    events::{Events, Happened},
+    lease::Leases,
+    ledger::Ledger,
+    outbox::Outbox,
+    recorder::Acks,
+    request::Request,
+    slot::Slot,
+    usage::Ended,
 };
 use crate::{
     bus::{Bus, BusError, Conn, Incoming, Subject, random},
@@ -34,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) bus: Bus,
     pub(crate) bulk: Conn,
     ledger: Mutex<Ledger>,
+    pub(crate) leases: Leases,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
     pub(crate) acks: Acks,
@@ -104,6 +112,7 @@ impl Core {
         bus: Bus,
         bulk: Conn,
         slots: HashMap<DriverId, Arc<Slot>>,
+        leases: Leases,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -115,6 +124,7 @@ impl Core {
             bus,
             bulk,
             ledger: Mutex::default(),
+            leases,
             switchboard: Switchboard::default(),
             budget: Budget::default(),
             acks: Acks::default(),
@@ -158,6 +168,37 @@ impl Core {
     /// The ledger. Held for a look-up, never over an await.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody of a lease.
+    pub(crate) fn event(
+        &self,
+        kind: EventKind,
+        path: &Path,
+        client: Option<ClientName>,
+        epoch: Option<u64>,
+        reason: impl std::fmt::Display,
+    ) {
+        let mut happened = Happened::now(kind).at(path.to_string()).because(reason);
+        if let Some(client) = client {
+            happened = happened.by(client);
+        }
+        if let Some(epoch) = epoch {
+            happened = happened.under(epoch);
+        }
+        self.events.tell(happened);
+    }
+
+    /// A call came of somebody who may not use the driver now.
+    pub(crate) fn fenced_off(
+        &self,
+        slot: &Slot,
+        client: &ClientName,
+        epoch: Option<u64>,
+        refusal: &Refusal,
+    ) {
+        let client = Some(client.clone());
+        self.event(EventKind::CallFenced, &slot.path, client, epoch, &refusal.text);
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject

@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::{
-    ClientName, codec,
+    AdminAsk, Administered, ClientName, LeaseAsk, Leased, Refusal, codec,
     limits::ASK_IDS_MAX,
     message::{Ask, Cancel, Ping, Pong, Told, Unknown},
     subject::{ExporterVerb, FromClient, FromExporter, Streams, To},
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     answer::{Answer, Voice},
     core::Core,
+    lease::Word,
 };
 use crate::{
     bus::{BusError, Incoming, Subscription},
@@ -76,8 +77,10 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
         }
         To::Exporter(_) => {
             let reply = message.reply()?;
-            let answer = answer(core, &client, verb, message.payload()).await?;
-            core.control().publish(reply.to_owned(), answer).await.ok()
+            match answer(core, &client, verb, reply, message.payload()).await? {
+                Some(answer) => core.control().publish(reply.to_owned(), answer).await.ok(),
+                None => Some(()),
+            }
         }
         To::Driver(..) => None,
     }
@@ -100,13 +103,15 @@ async fn tell(
     }
 }
 
+/// The answer; an inner none is given by somebody else, an outer none means dropped.
 async fn answer(
     core: &Arc<Core>,
     client: &ClientName,
     verb: ExporterVerb,
+    reply: &str,
     payload: &Bytes,
-) -> Option<Bytes> {
-    match verb {
+) -> Option<Option<Bytes>> {
+    let answer = match verb {
         ExporterVerb::Ping => {
             codec::decode::<Ping>(payload).ok()?;
             Some(codec::encode(&Pong {
@@ -129,8 +134,26 @@ async fn answer(
             }
             Some(told(core, client, &ids).await)
         }
-        ExporterVerb::Ctl | ExporterVerb::Up => None,
-    }
+        // The keeper of leases answers when it has written down what it says.
+        ExporterVerb::Lease => match codec::decode::<LeaseAsk>(payload) {
+            Ok(ask) => {
+                let (client, reply) = (client.clone(), reply.to_owned());
+                core.leases.tell(Word::Lease { client, ask, reply })?;
+                None
+            }
+            Err(error) => Some(codec::encode(&Leased::Refused(Refusal::from(&error)))),
+        },
+        ExporterVerb::Admin => match codec::decode::<AdminAsk>(payload) {
+            Ok(ask) => {
+                let (client, reply) = (client.clone(), reply.to_owned());
+                core.leases.tell(Word::Admin { client, ask, reply })?;
+                None
+            }
+            Err(error) => Some(codec::encode(&Administered::Refused(Refusal::from(&error)))),
+        },
+        ExporterVerb::Ctl | ExporterVerb::Up => return None,
+    };
+    Some(answer)
 }
 
 /// How calls are getting on. The answers of those that have one are sent again.

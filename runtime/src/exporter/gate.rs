@@ -11,7 +11,7 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, Failure, Refusal, RefusalCode,
+    CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
     subject::{DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
 };
@@ -20,6 +20,7 @@ use futures_util::FutureExt as _;
 use super::{
     answer::{Answer, Voice},
     core::{Core, Letter},
+    lease::Pass,
     ledger::{Admission, Arrival},
     operation::{Work, work},
     request::{Asked, Request},
@@ -37,7 +38,7 @@ const IDLE_LETTERS: usize = 4;
 
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
 pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
-    let mut gate = Gate { core, slot, client: None, letters: Vec::new() };
+    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false };
     loop {
         let message = tokio::select! {
             biased;
@@ -50,6 +51,10 @@ pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscri
             && let Some(message) = messages.ready()
         {
             gate.receive(message);
+        }
+        if std::mem::take(&mut gate.is_busy) {
+            // Other gates have answers too, and the runtime would run the connection after each.
+            gate.core.outbox.put(&mut gate.letters);
         }
         for letter in gate.letters.drain(..) {
             gate.core.publish(letter).await;
@@ -65,6 +70,8 @@ struct Gate {
     client: Option<ClientName>,
     /// Answers that are ready to go.
     letters: Vec<Letter>,
+    /// Whether many calls come to this exporter now.
+    is_busy: bool,
 }
 
 /// Who asked for what, and where the answer goes.
@@ -140,6 +147,7 @@ impl Gate {
         let tenant = self.slot.tenant().map_err(refuse)?;
         let method = tenant.method(method).map_err(refuse)?;
         asked.check(&method).map_err(refuse)?;
+        let pass = self.pass(&client, &method, asked.epoch).map_err(refuse)?;
         let turn = match method.is_exclusive() {
             true => self.slot.turn.if_free(|| What::Method(method.clone())),
             false => None,
@@ -156,10 +164,13 @@ impl Gate {
             deadline: asked.deadline,
             done_below: asked.done_below,
             bytes: asked.bytes(),
+            pass,
             reply_to: reply_to.clone(),
             begins: begun,
         };
-        let admission = self.core.ledger().admit(arrival, now - self.core.started);
+        let uptime = now - self.core.started;
+        self.is_busy |= self.core.outbox.is_one_of_many(uptime);
+        let admission = self.core.ledger().admit(arrival, uptime);
         let answer = match admission {
             Admission::Joined => return Ok(()),
             Admission::Refused(refusal) => return Err(refuse(refusal)),
@@ -184,6 +195,7 @@ impl Gate {
                     received: now,
                     begun,
                     deadline: (now + asked.deadline).into(),
+                    pass,
                     reply_to,
                     receipt,
                 };
@@ -198,6 +210,23 @@ impl Gate {
         };
         self.answer(reply_to, &client, asked.id, answer);
         Ok(())
+    }
+
+    /// What a call is let in under; none for one that only observes, and needs no lease.
+    fn pass(
+        &self,
+        client: &ClientName,
+        method: &Method,
+        epoch: Option<u64>,
+    ) -> Result<Option<Pass>, Refusal> {
+        if method.observe {
+            return Ok(None);
+        }
+        let pass = self.slot.fence.admit(client, epoch);
+        if let Err(refusal) = &pass {
+            self.core.fenced_off(&self.slot, client, epoch, refusal);
+        }
+        pass.map(Some)
     }
 
     /// Begins a call that has its turn: most end at once. What does not goes on as a task of its

@@ -16,7 +16,7 @@ use bus_schema::{
     message::{Progress, Unknown},
 };
 
-use super::{answer::Answer, flag::Flag};
+use super::{answer::Answer, flag::Flag, lease::Pass};
 use crate::bus::Subject;
 
 /// Sessions without calls are remembered this long, for a message that was long on its way.
@@ -39,6 +39,8 @@ pub(crate) struct Arrival {
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
     pub(crate) bytes: usize,
+    /// What it was let in under; none for one that only observes.
+    pub(crate) pass: Option<Pass>,
     pub(crate) reply_to: Subject,
     /// Whether it has its turn already.
     pub(crate) begins: bool,
@@ -69,6 +71,8 @@ pub(crate) struct Receipt {
     id: Option<CallId>,
     driver: DriverId,
     bytes: usize,
+    /// Its place among those that are under way.
+    place: usize,
     /// Raised when the caller no longer wants it.
     pub(crate) cancel: Flag,
 }
@@ -138,6 +142,14 @@ struct SessionCalls {
     used: Duration,
 }
 
+/// An operation that waits or runs.
+#[derive(Debug)]
+struct UnderWay {
+    client: ClientName,
+    pass: Option<Pass>,
+    cancel: Flag,
+}
+
 /// Ended calls that are kept, and the bytes of their bodies.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Kept {
@@ -160,6 +172,9 @@ pub(crate) struct Ledger {
     clients: HashMap<ClientName, OfClient>,
     per_driver: HashMap<DriverId, usize>,
     queued_bytes: usize,
+    /// What waits or runs, with an id or without; and the places that are free.
+    under_way: Vec<Option<UnderWay>>,
+    free: Vec<usize>,
     kept: Kept,
     /// Uptime since which nothing was forgotten early.
     complete_since: Duration,
@@ -192,7 +207,7 @@ impl Ledger {
         *here += 1;
         client.open += 1;
         self.queued_bytes += call.bytes;
-        let Arrival { client, id, driver, bytes, fingerprint, reply_to, .. } = call;
+        let Arrival { client, id, driver, bytes, pass, fingerprint, reply_to, .. } = call;
         let cancel = Flag::default();
         if let Some((calls, counter)) = session {
             let (deadline, flag) = (now + call.deadline, cancel.clone());
@@ -203,7 +218,42 @@ impl Ledger {
             let entry = Entry { fingerprint, driver, reply_to, admitted: now, state };
             calls.calls.insert(counter, entry);
         }
-        Admission::Run(Receipt { client, id, driver, bytes, cancel })
+        let place = self.set_out(UnderWay { client: client.clone(), pass, cancel: cancel.clone() });
+        Admission::Run(Receipt { client, id, driver, bytes, place, cancel })
+    }
+
+    fn set_out(&mut self, operation: UnderWay) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.under_way[place] = Some(operation);
+                place
+            }
+            None => {
+                self.under_way.push(Some(operation));
+                self.under_way.len() - 1
+            }
+        }
+    }
+
+    /// Cancels what may go on no longer.
+    pub(crate) fn cut(&self, may_go_on: &impl Fn(Pass, &ClientName) -> bool) {
+        for operation in self.under_way.iter().flatten() {
+            if operation.pass.is_some_and(|pass| !may_go_on(pass, &operation.client)) {
+                operation.cancel.raise();
+            }
+        }
+    }
+
+    /// Whether anything of a subtree is still under way that may go on no longer.
+    pub(crate) fn going(
+        &self,
+        unit: usize,
+        may_go_on: &impl Fn(Pass, &ClientName) -> bool,
+    ) -> bool {
+        self.under_way.iter().flatten().any(|operation| {
+            let own = operation.pass.filter(|pass| pass.unit == unit);
+            own.is_some_and(|pass| !may_go_on(pass, &operation.client))
+        })
     }
 
     /// Its turn has come.
@@ -233,6 +283,8 @@ impl Ledger {
     ) -> Option<Subject> {
         release(&mut self.per_driver, &receipt.driver);
         self.queued_bytes -= receipt.bytes;
+        self.under_way[receipt.place] = None;
+        self.free.push(receipt.place);
         let bytes = answer.bytes();
         let client = self.clients.get_mut(&receipt.client)?;
         client.open -= 1;

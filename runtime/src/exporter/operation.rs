@@ -18,6 +18,7 @@ use super::{
     core::{Core, Letter},
     driver_actor::Panicked,
     events::since_1970_ms,
+    lease::{Fence, Pass},
     recorder::Recorder,
     request::{Body, OpenAsked, Request},
     slot::{Slot, Tenant},
@@ -106,6 +107,7 @@ impl Work {
             // Whoever had the turn before has crashed, and took this driver's value along.
             return Err(self.restarting().into());
         }
+        self.may_go_on()?;
         if !self.request.begun {
             self.core.ledger().begin(&self.request.receipt, self.core.uptime());
         }
@@ -137,7 +139,12 @@ impl Work {
         let grant = core.budget.grant().ok_or_else(no_credit)?;
         let flow = Flow::new(grant.bytes(), 0);
         let end = PipeEnd::new(flow, PipeDirection::ReceiveOnly, grant);
-        if !core.switchboard.plug(parts.stream, caller.as_str().into(), end.clone()) {
+        if !core.switchboard.plug_behind(
+            parts.stream,
+            caller.as_str().into(),
+            end.clone(),
+            self.fence(),
+        ) {
             return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use"));
         }
         let pump = core.pump(caller, parts.stream, end.clone(), DataLine::Nowhere, SILENCE);
@@ -161,6 +168,7 @@ impl Work {
         tokio::select! {
             biased;
             () = self.request.receipt.cancel.raised() => {
+                self.may_go_on()?;
                 Err(expired("cancelled by its caller before its turn came"))
             }
             () = self.tenant.gone.raised() => Err(self.restarting()),
@@ -212,8 +220,18 @@ impl Work {
         if open.detached {
             end.detach();
         }
-        if !core.switchboard.plug(open.stream, request.caller.as_str().into(), end.clone()) {
+        if !core.switchboard.plug_behind(
+            open.stream,
+            request.caller.as_str().into(),
+            end.clone(),
+            self.fence(),
+        ) {
             return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use").into());
+        }
+        // Behind the fence first, and then a look: whoever moves the fence cuts what is behind it.
+        if let Err(refusal) = self.may_go_on() {
+            core.switchboard.unplug(open.stream);
+            return Err(refusal.into());
         }
         let cx = Context::from(operation.clone());
         let serving = match is_stream {
@@ -290,14 +308,36 @@ impl Work {
             () = self.tenant.gone.raised() => return Err(self.died().into()),
             ended = &mut serving => ended,
             () = cancel.raised() => {
-                end.reset(ResetCode::Cancelled, "cancelled by its caller");
+                let why = self.why_cancelled();
+                end.reset(ResetCode::Cancelled, why); // if it was not cut with its lease
                 match timeout(CANCEL_GRACE, &mut serving).await {
                     Ok(ended) => ended,
-                    Err(_elapsed) => return Err(stopped("cancelled by its caller").into()),
+                    Err(_elapsed) => return Err(stopped(why).into()),
                 }
             }
         };
         ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into()))
+    }
+
+    // --- leases --------------------------------------------------------------------------
+
+    fn fence(&self) -> Option<(Arc<Fence>, Pass)> {
+        self.request.pass.map(|pass| (self.slot.fence.clone(), pass))
+    }
+
+    /// Whether the lease that it was let in under is still that of its subtree.
+    fn may_go_on(&self) -> Result<(), Refusal> {
+        match self.request.pass {
+            Some(pass) if !self.slot.fence.holds(pass) => Err(self.slot.fence.ended()),
+            _ => Ok(()),
+        }
+    }
+
+    fn why_cancelled(&self) -> &'static str {
+        match self.may_go_on() {
+            Ok(()) => "cancelled by its caller",
+            Err(_ended) => "cancelled: its lease has ended",
+        }
     }
 
     // --- ends ----------------------------------------------------------------------------
@@ -327,7 +367,7 @@ impl Work {
             biased;
             ended = &mut serving => return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
             () = self.tenant.gone.raised() => return Err(self.died().into()),
-            () = cancel.raised(), if deadline.is_some() => "cancelled by its caller",
+            () = cancel.raised(), if deadline.is_some() => self.why_cancelled(),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 cancel.raise();
                 "stopped at its deadline"

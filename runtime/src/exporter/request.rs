@@ -14,7 +14,7 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{answer::Voice, ledger::Receipt, slot::MethodRef};
+use super::{answer::Voice, lease::Pass, ledger::Receipt, slot::MethodRef};
 use crate::bus::Subject;
 
 /// What a message asks for, before it is admitted.
@@ -25,6 +25,7 @@ pub(crate) struct Asked {
     pub(crate) repeated: bool,
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
+    pub(crate) epoch: Option<u64>,
     pub(crate) body: Body,
     pub(crate) open: Option<OpenAsked>,
 }
@@ -60,6 +61,8 @@ pub(crate) struct Request {
     /// Whether the ledger has it as running already.
     pub(crate) begun: bool,
     pub(crate) deadline: Instant,
+    /// What it was let in under; none for one that only observes.
+    pub(crate) pass: Option<Pass>,
     pub(crate) reply_to: Subject,
     pub(crate) receipt: Receipt,
 }
@@ -98,6 +101,7 @@ impl Asked {
             repeated: call.attempt > 0 || call.age_ms > 0,
             deadline: Duration::from_millis(call.deadline_ms).min(DEADLINE_MAX),
             done_below: call.done_below,
+            epoch: call.epoch,
             body,
             open: None,
         }
@@ -112,6 +116,7 @@ impl Asked {
             repeated: open.attempt > 0 || open.age_ms > 0,
             deadline: Duration::from_millis(open.deadline_ms).min(DEADLINE_MAX),
             done_below: open.done_below,
+            epoch: open.epoch,
             body: Body::Args(open.form, open.args),
             open: Some(OpenAsked { stream, credit, detached }),
         }
@@ -138,6 +143,7 @@ impl Asked {
             repeated: false,
             deadline,
             done_below: 0,
+            epoch: None,
             body: Body::Json(payload),
             open: None,
         })

@@ -9,7 +9,7 @@ use std::{
 use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
 
-use super::{driver_actor::Panicked, flag::Flag, turn::Turn, usage::Usage};
+use super::{driver_actor::Panicked, flag::Flag, lease::Fence, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -20,6 +20,8 @@ pub(crate) struct Slot {
     pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
+    /// The fence around the subtree that it is leased with.
+    pub(crate) fence: Arc<Fence>,
     pub(crate) usage: Usage,
     /// How often its driver went down while it ran.
     pub(crate) restarts: AtomicU64,
@@ -78,6 +80,7 @@ impl Slot {
         path: Path,
         factory: Factory,
         turn: Turn,
+        fence: Arc<Fence>,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
         Self {
@@ -86,6 +89,7 @@ impl Slot {
             path,
             factory,
             turn,
+            fence,
             usage: Usage::default(),
             restarts: AtomicU64::new(0),
             state: RwLock::new(state),

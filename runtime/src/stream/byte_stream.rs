@@ -436,6 +436,23 @@ impl End {
         Poll::Ready(Ok(written))
     }
 
+    /// Waits until what was written is `far` enough on its way.
+    fn poll_until(
+        &self,
+        cx: &mut Context<'_>,
+        far: impl FnOnce(&Flow) -> bool,
+    ) -> Poll<Result<(), StreamError>> {
+        let mut state = self.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        if far(&state.flow) {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// What the peer may send from the start.
     pub(crate) fn credit(&self) -> u64 {
         self.lock().flow.window()
@@ -582,21 +599,15 @@ impl AsyncWrite for ByteStream {
         self.end.poll_write_some(cx, bytes).map_err(io_error)
     }
 
+    /// What was written goes at once and by itself, so this waits for credit only. (To wait for the
+    /// pump would wake the writer once more for every write.)
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.end.lock();
-        if let Some(error) = state.error() {
-            return Poll::Ready(Err(io_error(error)));
-        }
-        if state.flow.is_flushed() {
-            return Poll::Ready(Ok(()));
-        }
-        state.writer = Some(cx.waker().clone());
-        Poll::Pending
+        self.end.poll_until(cx, Flow::is_on_its_way).map_err(io_error)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.end.finish();
-        self.poll_flush(cx)
+        self.end.poll_until(cx, Flow::is_flushed).map_err(io_error)
     }
 }
 

@@ -58,6 +58,7 @@ impl Names {
             "<counter>" => "1".to_owned(),
             "<n>" | "<part>" => "0".to_owned(),
             "<digest>" => "0".repeat(32),
+            "<sha256>" => "0".repeat(64),
             "<16 hex>" | "<incarnation>" => "0123456789abcdef".to_owned(),
             "<kind>" => "up".to_owned(),
             "<source>" => "exporter".to_owned(),

@@ -6,6 +6,8 @@ mod events;
 mod example;
 mod forgery;
 mod garbage;
+mod lease_fight;
+mod leases;
 mod lend;
 mod logs;
 mod open_calls;

@@ -212,6 +212,7 @@ fn arrival(client: usize, id: Option<CallId>, driver: DriverId) -> Arrival {
         deadline: Duration::from_secs(30),
         done_below: 0,
         bytes: 10,
+        pass: None,
         reply_to: "inbox".into(),
         begins: false,
     }
