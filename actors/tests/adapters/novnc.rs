@@ -49,7 +49,7 @@ async fn open(
     let url = page.url().replacen("http", "ws", 1) + "socket";
     let mut request = url.into_client_request()?;
     if let Some(origin) = origin {
-        request.headers_mut().insert("origin", origin.parse().unwrap());
+        request.headers_mut().insert("origin", origin.parse().expect("a header"));
     }
     let tcp = TcpStream::connect(page.address()).await?;
     Ok(client_async(request, tcp).await?.0)
@@ -157,9 +157,8 @@ async fn a_viewer_has_a_stream_of_its_own_and_only_our_page_opens_one() -> Resul
     }
     one.send(Message::text("hello")).await?;
     let closed = loop {
-        match one.next().await.context("a close")?? {
-            Message::Close(frame) => break frame.context("a reason")?,
-            _ => {}
+        if let Message::Close(frame) = one.next().await.context("a close")?? {
+            break frame.context("a reason")?;
         }
     };
     assert_eq!(u16::from(closed.code), 1003);
