@@ -71,6 +71,8 @@ pub enum SubjectSet {
     JetStream,
     /// The service API.
     Services,
+    /// Everything of the protocol.
+    All,
 }
 
 impl SubjectSet {
@@ -114,6 +116,7 @@ impl SubjectSet {
             Self::ReadLogs => Streams::direct_get_many(&logs),
             Self::JetStream => "$JS.API.>".to_owned(),
             Self::Services => "$SRV.>".to_owned(),
+            Self::All => under(">".to_owned()),
         }
     }
 }

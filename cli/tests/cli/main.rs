@@ -6,6 +6,7 @@ mod admin;
 mod board;
 mod browser;
 mod call;
+mod deploy;
 mod expect;
 mod fanout;
 mod fleet;
