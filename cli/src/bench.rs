@@ -6,6 +6,7 @@
 //! the bench alone.
 
 mod calls;
+mod files;
 mod fleet;
 mod forward;
 mod leases;
@@ -64,7 +65,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 13] = [
+pub const ROWS: [&str; 14] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -73,6 +74,7 @@ pub const ROWS: [&str; 13] = [
     "stream_throughput",
     "stream_echo",
     "forward_throughput",
+    "flash",
     "lease_acquire",
     "lease_handover",
     "fanout",
@@ -127,6 +129,7 @@ impl Sides {
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
             "forward_throughput" => forward::throughput(self).await,
+            "flash" => files::flash(self).await,
             "lease_acquire" => leases::acquire(self).await,
             "lease_handover" => leases::handover(self).await,
             "fanout" => fleet::fanout(self).await,
