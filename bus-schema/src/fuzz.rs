@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::{
     Address, Args, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, LogLines, Method, MethodName, Path, Presence, Root, Selector, Session,
-    StreamId, Target, TreeRecord, Type, Value, Variant,
+    InterfaceDigest, Kind, LogLines, Method, MethodName, Path, Place, Presence, Root, Selector,
+    Session, StreamId, Target, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromClient, FromExporter, Inbox},
+    subject::{FromAdmin, FromClient, FromExporter, Inbox},
 };
 
 /// One decoder.
@@ -36,6 +36,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("interface", message::<Interface>),
     ("event", message::<Event>),
     ("log", message::<LogLines>),
+    ("place", message::<Place>),
     ("subjects", subjects),
     ("addresses", addresses),
     ("ids", ids),
@@ -73,6 +74,9 @@ pub fn subjects(bytes: &[u8]) {
     if let Ok(subject) = FromExporter::read(&root, text) {
         let written = subject.under(&root);
         assert_eq!(FromExporter::read(&root, &written), Ok(subject));
+    }
+    if let Ok(subject) = FromAdmin::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
     }
     let _ = FromClient::speaker(&root, text);
     let client: ClientName = "alice".parse().expect("a name");

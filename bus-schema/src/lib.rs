@@ -27,6 +27,7 @@ mod log;
 pub mod message;
 mod name;
 pub mod permission;
+mod place;
 mod record;
 mod serve;
 mod signature;
@@ -39,7 +40,8 @@ pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
 pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
 pub use log::{Level, LogLine, LogLines, LogSource};
-pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
+pub use name::{ClientName, ExporterName, MethodName, NameError, PlaceName, RoleName, Root};
+pub use place::{Place, PlaceRef, Roles};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use serve::{
     ArgReader, Args, Blocking, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems, RawPipe,

@@ -136,6 +136,7 @@ pub const TABLE: &[Grant] = &[
     subscribe(SubjectSet::Presence, &[Client]),
     subscribe(SubjectSet::Events, &[Client]),
     subscribe(SubjectSet::Logs, &[Client]),
+    both(SubjectSet::OfAdmins, &[Admin], PEOPLE),
     both(SubjectSet::Inbox, PEOPLE, PEOPLE),
     publish(SubjectSet::Inboxes, &[Exporter]),
     both(SubjectSet::ExporterInbox, &[Exporter], &[Exporter]),
@@ -147,6 +148,8 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadOutLast, &[Observer]),
     publish(SubjectSet::ReadEvents, &[Client, Observer]),
     publish(SubjectSet::ReadLogs, &[Client, Observer]),
+    publish(SubjectSet::ReadAdmin, &[Client, Observer]),
+    publish(SubjectSet::ReadAdminLast, &[Client, Observer]),
     publish(SubjectSet::JetStream, &[Admin]),
     both(SubjectSet::Services, PEOPLE, &[Exporter]),
 ];

@@ -5,7 +5,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use bus_schema::{
-    Event, EventKind, FaultKind, Interface, LogLines, Presence, RefusalCode, TreeRecord, codec,
+    Event, EventKind, FaultKind, Interface, LogLines, Place, Presence, RefusalCode, TreeRecord,
+    codec,
     codec::Message,
     limits,
     message::{Ack, Call, Data, KINDS, Open, Opened, Reply, Reset},
@@ -82,6 +83,7 @@ fn it_has_every_limit_with_its_value() {
         STREAMS_MAX ITEM_BYTES_MAX ALIVE_BUSY ALIVE_IDLE SILENCE_MAX OUTAGE_MAX RECORD_BYTES_MAX RECORD_WAIT
         PRESENCE_EVERY PRESENCE_TTL CLAIM_PING DRIVERS_MAX
         EVENTS_WAITING_MAX LOG_LINES_WAITING_MAX LOG_LINE_BYTES_MAX LOG_LINES_MAX LOG_DELAY
+        PLACE_ROLES_MAX
     );
     let mut missing = String::new();
     for (name, value) in &rows {
@@ -103,6 +105,7 @@ fn it_has_every_kind_word_and_verb() {
         (Interface::KIND, Interface::NAME),
         (Event::KIND, Event::NAME),
         (LogLines::KIND, LogLines::NAME),
+        (Place::KIND, Place::NAME),
     ];
     for (kind, name) in KINDS.iter().chain(&records) {
         assert!(DOCUMENT.contains(&format!("| {kind:02x} | {name} |")), "{name}");
@@ -199,7 +202,11 @@ fn every_subject_may_be_said_and_heard_by_whom_its_row_names_and_by_no_stranger(
         let private = to.contains("client") && !from_anybody;
         for (role, may) in &strangers {
             let says = may.may_publish(&subject);
-            assert!(!says || from_anybody, "{row}: an unconcerned {role} may say it");
+            let as_any_admin = from.contains("admin") && *role == Role::Admin;
+            assert!(
+                !says || from_anybody || as_any_admin,
+                "{row}: an unconcerned {role} may say it"
+            );
             let hears =
                 may.may_subscribe(&subject) && matches!(role, Role::Client | Role::Exporter);
             assert!(!hears || !private, "{row}: an unconcerned {role} may hear it");

@@ -7,7 +7,7 @@ mod typed;
 
 use bus_schema::{
     CallId, DriverId, DriverRecord, Event, EventKind, Fault, FaultKind, Field, Incarnation,
-    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Presence, Refusal,
+    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Place, Presence, Refusal,
     RefusalCode, Session, State, StreamId, TreeRecord, Type, Value,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
@@ -307,6 +307,7 @@ proptest! {
         client in of("[a-z0-9][a-z0-9_-]{0,63}"),
         epoch in of(any::<u64>()),
         said in vec((any::<u64>(), select(Level::ALL), text()), 0..3),
+        roles in btree_map("[a-z0-9][a-z0-9_-]{0,63}", "[a-z0-9]{1,9}(/[A-Za-z0-9_.-]{1,9}){0,3}", 0..4),
     ) {
         let ([at_ms, number], reason) = (numbers, path.clone());
         let client = client.map(|client| client.parse().unwrap());
@@ -315,7 +316,13 @@ proptest! {
         survives(&event)?;
         let line = |(at_ms, level, text)| LogLine { at_ms, level, text };
         let lines = said.into_iter().map(line).collect();
-        survives(&LogLines { incarnation, first: number, path, lines })?;
+        survives(&LogLines { incarnation, first: number, path: path.clone(), lines })?;
+        let roles = roles.into_iter().map(|(role, address)| {
+            (role.parse().unwrap(), address.parse::<bus_schema::Address>().unwrap())
+        });
+        let (roles, labels) = (roles.collect(), [(path.clone(), path.clone())].into());
+        let name = "rpi-1".parse().unwrap();
+        survives(&Place { name, roles, labels, description: path, removed: number % 2 == 0 })?;
     }
 
     #[test]

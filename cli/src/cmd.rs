@@ -18,6 +18,7 @@ mod expect;
 mod forward;
 mod list;
 mod logs;
+mod place;
 mod serve;
 mod stream;
 mod whoami;
@@ -72,6 +73,7 @@ commands! {
     describe Describe Client,
     events Events Client,
     logs Logs Client,
+    place Place Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

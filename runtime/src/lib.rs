@@ -22,6 +22,7 @@ mod exporter;
 mod local;
 mod log;
 mod node;
+mod places;
 mod registry;
 mod settings;
 mod stored;
@@ -40,6 +41,7 @@ pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
+    parse_places, read_places,
 };
 pub use exporter::{
     Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
@@ -47,6 +49,7 @@ pub use exporter::{
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};
+pub use places::PlaceError;
 pub use registry::{Change, Found, Registry, Watch, Why};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,

@@ -1,6 +1,6 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{EXPORTER_ITSELF, ExporterVerb, FromExporter, Inbox, Streams, VERSION};
+use super::{EXPORTER_ITSELF, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
 /// The client that an exporter is when it asks whether its name is taken. Nobody else may have
@@ -37,6 +37,8 @@ pub enum SubjectSet {
     Events,
     /// What exporters and their drivers say while they work.
     Logs,
+    /// What admins write down.
+    OfAdmins,
     /// The inbox of client C.
     Inbox,
     /// The inboxes of all clients.
@@ -59,6 +61,10 @@ pub enum SubjectSet {
     ReadEvents,
     /// Reading logs.
     ReadLogs,
+    /// Reading what admins wrote down.
+    ReadAdmin,
+    /// Reading one record of it.
+    ReadAdminLast,
     /// All that JetStream can be asked for.
     JetStream,
     /// The service API.
@@ -68,7 +74,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry, events, logs } = Streams::of(root);
+        let Streams { out, registry, events, logs, admin } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),
@@ -87,6 +93,7 @@ impl SubjectSet {
             Self::Presence => under("x.*.presence".to_owned()),
             Self::Events => FromExporter::events(root, None),
             Self::Logs => FromExporter::logs(root, None, None),
+            Self::OfAdmins => FromAdmin::all(root),
             Self::Inbox => Inbox::all_of_client(root, name),
             Self::Inboxes => Inbox::all_of_client(root, "*"),
             Self::ExporterInbox => Inbox::all_of_exporter(root, name),
@@ -100,6 +107,8 @@ impl SubjectSet {
             Self::ReadOutLast => Streams::direct_get(&out, ">"),
             Self::ReadEvents => Streams::direct_get_many(&events),
             Self::ReadLogs => Streams::direct_get_many(&logs),
+            Self::ReadAdmin => Streams::direct_get_many(&admin),
+            Self::ReadAdminLast => Streams::direct_get(&admin, ">"),
             Self::JetStream => "$JS.API.>".to_owned(),
             Self::Services => "$SRV.>".to_owned(),
         }

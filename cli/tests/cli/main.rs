@@ -11,5 +11,6 @@ mod lab;
 mod local;
 mod look;
 mod pipes;
+mod place;
 mod serve;
 mod stream;
