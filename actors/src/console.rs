@@ -7,6 +7,8 @@ use bytes::Bytes;
 use runtime::{ByteStream, Context, Items};
 use serde::{Deserialize, Serialize};
 
+mod archive;
+mod current;
 mod follower;
 mod line;
 mod log;
@@ -14,18 +16,23 @@ mod port;
 mod ring;
 mod writer;
 
+pub(crate) use current::{Current, CurrentOpener, LineEnd};
 pub(crate) use line::{Line, Moved, Opener, Order, move_bytes};
 pub(crate) use port::Port;
 
 /// Bytes that a console said, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 pub struct Captured {
-    /// Their place in everything that the console has said since the exporter started.
+    /// Their place in everything that the console has said: since the exporter started, or since
+    /// there is a capture file.
     pub at: u64,
     /// When the first of them came.
     pub time: SystemTime,
     /// The bytes.
     pub data: Bytes,
+    /// What happened to the device here, instead of bytes.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// What is kept of what a console has said.
@@ -35,22 +42,27 @@ pub struct CaptureInfo {
     pub start: u64,
     /// One past the last byte so far.
     pub end: u64,
-    /// Bytes that are kept.
+    /// Bytes from the first to the last; fewer are kept only if a disk was full.
     pub bytes: u64,
     /// The file that they are written to on the exporter's host, if there is one.
     pub file: Option<String>,
+    /// Why the file is not written now, if it is not. It is tried again every second.
+    #[serde(default)]
+    pub file_error: Option<String>,
 }
 
 /// How a console keeps what it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Describe)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureConfig {
-    /// Bytes that are kept in memory and can be asked for: 1 MiB unless given.
+    /// Bytes that are kept in memory: 1 MiB unless given.
     pub memory: u64,
-    /// A file on the exporter's host that gets everything too.
+    /// A file on the exporter's host that gets everything too, so that it can be asked for when it
+    /// has left memory, and after a restart of the exporter. A file with `.times` behind its name
+    /// says what came when.
     pub file: Option<String>,
-    /// Bytes after which the file begins anew, as the older one gets `.1` behind its name: 64 MiB
-    /// unless given.
+    /// Bytes after which the file, with its times, begins anew, as the older one gets `.1` behind
+    /// its name: 64 MiB unless given. So twice as much is kept at most.
     pub file_max: u64,
 }
 

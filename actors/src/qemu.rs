@@ -14,7 +14,6 @@ use crate::CaptureConfig;
 
 mod children;
 mod command;
-mod line;
 mod machine;
 mod qmp;
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus_schema::{Describe, Fault, Interface, Value, driver};
-use runtime::{BuildError, DriverKind, Kind, Node, Site};
+use runtime::{BuildError, Context, DriverKind, Kind, Node, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +20,8 @@ use line::SerialOpener;
 const BREAK_MAX: Duration = Duration::from_secs(5);
 /// Rates that can be asked for: from a teletype's to what USB 2.0 carries.
 const BAUD: std::ops::RangeInclusive<u32> = 50..=12_000_000;
+/// Characters per second that can be asked for.
+const CPS: std::ops::RangeInclusive<f64> = 0.1..=1_000_000.0;
 
 /// Which port, and how it is set.
 ///
@@ -48,6 +50,12 @@ pub struct SerialConfig {
     /// Whether it is an error if the port is not there when the exporter starts. (Later it is
     /// waited for in any case.)
     pub check_present: bool,
+    /// Characters written per second, for a device that cannot take them as fast as the line
+    /// carries them. As fast as that unless given.
+    pub cps: Option<f64>,
+    /// Whether the line DTR stays as it is when the exporter lets the port go: many boards are
+    /// reset by it.
+    pub disable_hupcl: bool,
     /// What is kept of what the port says.
     pub capture: CaptureConfig,
 }
@@ -64,6 +72,8 @@ impl Default for SerialConfig {
             stop_bits: StopBits::One,
             flow_control: FlowControl::None,
             check_present: true,
+            cps: None,
+            disable_hupcl: false,
             capture: CaptureConfig::default(),
         }
     }
@@ -151,7 +161,8 @@ impl Serial {
         config.check().map_err(Fault::argument)?;
         let settings = config.settings();
         let opener = SerialOpener::new(&config);
-        let port = Port::start(opener, config.check_present, &config.capture).await?;
+        let must_be_there = config.check_present;
+        let port = Port::paced(opener, must_be_there, &config.capture, config.pace()).await?;
         Ok(Self { port, settings: tokio::sync::Mutex::new(settings) })
     }
 }
@@ -161,6 +172,10 @@ impl SerialConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
         self.capture.check()?;
         check_baud(self.baudrate)?;
+        if let Some(cps) = self.cps.filter(|cps| !CPS.contains(cps)) {
+            let (min, max) = (CPS.start(), CPS.end());
+            return Err(format!("cps is {cps}, not {min} to {max} characters per second"));
+        }
         match (&self.url, &self.usb_serial) {
             (Some(url), None) => line::check_url(url)?,
             (None, Some(_)) => return Ok(()),
@@ -170,6 +185,11 @@ impl SerialConfig {
             Some(_) => Err("usb_interface goes with usb_serial".to_owned()),
             None => Ok(()),
         }
+    }
+
+    /// The time that each character has.
+    fn pace(&self) -> Option<Duration> {
+        self.cps.map(|cps| Duration::from_secs_f64(cps.recip()))
     }
 
     fn settings(&self) -> LineSettings {
@@ -267,6 +287,13 @@ impl Serial {
         self.port.order(Order::Baud(baudrate)).await?;
         settings.baudrate = baudrate;
         Ok(())
+    }
+
+    /// Takes the console from whoever writes. The port itself stays open: it is captured always.
+    #[export]
+    #[method(concurrent)]
+    async fn close(&self, cx: &Context) {
+        self.port.cut_off(cx.caller());
     }
 
     /// How the port is set.

@@ -3,8 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use actors::{
-    CommandPower, CommandPowerConfig, FakePower, FakePowerClient, FakePowerConfig, PowerClient,
-    PowerReading, PowerSwitch, ProcessPower, ProcessPowerClient, ProcessPowerConfig,
+    CaptureConfig, CommandPower, CommandPowerConfig, ConsoleClient, FakePower, FakePowerClient,
+    FakePowerConfig, PowerClient, PowerReading, PowerSwitch, ProcessPower, ProcessPowerClient,
+    ProcessPowerConfig,
 };
 use anyhow::{Context as _, Error, Result};
 use bus_schema::{Args, Interface, RawContext, RawItems, RawPipe, Serve, Serving};
@@ -31,6 +32,7 @@ fn process(script: &str) -> ProcessPowerConfig {
         env: [("BOARD".to_owned(), "7".to_owned())].into(),
         stop_grace: Duration::from_secs(2),
         pty: false,
+        capture: CaptureConfig::default(),
         read_every: OFTEN,
     }
 }
@@ -241,7 +243,7 @@ async fn a_board_ends_with_its_exporter() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_board_with_a_terminal_is_typed_at_and_watched() -> Result<()> {
+async fn a_board_with_a_terminal_is_typed_at_watched_and_replayed() -> Result<()> {
     let config = ProcessPowerConfig {
         command: ["sh", "-i"].map(str::to_owned).to_vec(),
         pty: true,
@@ -260,7 +262,7 @@ async fn a_board_with_a_terminal_is_typed_at_and_watched() -> Result<()> {
 
     let mut second = open(&console, "connect").await?;
     let said = second.read_to_end(&mut Vec::new()).await.unwrap_err().to_string();
-    assert!(said.contains("tester is connected already"), "{said}");
+    assert!(said.contains("busy: tester has been its writer for"), "{said}");
 
     // A job of its own group, which outlives a shell that is hung up.
     let job = "(trap '' HUP TERM; exec sleep 1000) & echo pid\"=\"$!\"_\"done\n";
@@ -273,6 +275,17 @@ async fn a_board_with_a_terminal_is_typed_at_and_watched() -> Result<()> {
     until_gone(pid).await;
     power.on().await?;
     typist.hear("board> ").await?; // the console outlives the board
+
+    // Whoever comes late reads it from the beginning.
+    let mut items = ConsoleClient::new(console).capture(0, false).await?;
+    let mut said = Vec::new();
+    while let Some(item) = items.next().await {
+        let item = item?;
+        assert_eq!(item.at, said.len() as u64);
+        said.extend_from_slice(&item.data);
+    }
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.starts_with("board> ") && said.contains("\n42\r\n"), "{said}");
     served.shutdown().await?;
     Ok(())
 }

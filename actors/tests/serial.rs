@@ -337,12 +337,160 @@ async fn a_loop_hears_itself() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is kept from a place on: places, bytes, notes, and how many bytes are missing between.
+async fn captured(console: &ConsoleClient<DriverRef>, from: u64) -> anyhow::Result<String> {
+    let mut items = console.capture(from, false).await?;
+    let (mut text, mut end) = (String::new(), from);
+    while let Some(item) = items.next().await {
+        let item = item?;
+        ensure!(item.at >= end, "{item:?} after place {end}");
+        if item.at > end {
+            text += &format!("<{} lost>", item.at - end);
+        }
+        end = item.at + item.data.len() as u64;
+        text += &String::from_utf8_lossy(&item.data);
+        text += &item.note.map_or(String::new(), |note| format!("<{note}>"));
+    }
+    Ok(text)
+}
+
+/// A port that hears itself, and keeps 64 KiB in memory and the rest in a file.
+async fn recorder(file: &Path) -> anyhow::Result<(Served, ConsoleClient<DriverRef>)> {
+    let mut config = SerialConfig { url: Some("loop://".to_owned()), ..Default::default() };
+    config.capture.memory = 64 << 10;
+    config.capture.file = Some(file.display().to_string());
+    let served = serve(Serial::start(config).await?).await.map_err(anyhow::Error::from_boxed)?;
+    let console = ConsoleClient::new(served.driver());
+    Ok((served, console))
+}
+
+/// Says something, and waits until it was said.
+async fn say(console: &ConsoleClient<DriverRef>, text: &str) -> anyhow::Result<()> {
+    let mut stream = console.connect(true).await?;
+    let (mut from, mut to) = tokio::io::split(&mut stream);
+    let mut heard = vec![0; text.len()];
+    let (wrote, read) = tokio::join!(to.write_all(text.as_bytes()), from.read_exact(&mut heard));
+    wrote?;
+    read?;
+    ensure!(heard == text.as_bytes());
+    Ok(())
+}
+
+/// Says something, and waits until the file has it.
+async fn write_down(
+    console: &ConsoleClient<DriverRef>,
+    text: &str,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let size = || fs::metadata(file).map_or(0, |file| file.len());
+    let before = size();
+    say(console, text).await?;
+    while size() < before + text.len() as u64 {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_left_memory_is_read_from_the_file_also_after_a_restart() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("uart.log");
+    let first: String = (0..20_000).map(|line| format!("line {line:05}\r\n")).collect();
+    let (served, console) = recorder(&file).await?;
+    for part in first.as_bytes().chunks(13_000) {
+        write_down(&console, std::str::from_utf8(part)?, &file).await?;
+    }
+    let info = console.capture_info().await?;
+    assert_eq!((info.start, info.end, info.file_error), (0, first.len() as u64, None));
+    assert!(captured(&console, 0).await? == first, "260 KB are in the file, 64 KiB in memory");
+    assert!(captured(&console, 13).await? == first[13..], "from any place");
+    let mut watcher = console.watch(Some(0)).await?;
+    expect(&mut watcher, &first).await?;
+    drop(watcher);
+    served.shutdown().await?;
+
+    let (served, console) = recorder(&file).await?;
+    say(&console, "second run").await?;
+    let wanted = format!("{first}<the exporter was restarted>second run");
+    assert!(captured(&console, 0).await? == wanted, "places go on, and a note says why");
+    let info = console.capture_info().await?;
+    assert_eq!((info.start, info.end), (0, first.len() as u64 + 10));
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_the_file_and_not_the_console() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("uart.log");
+    symlink("/dev/full", &file)?;
+    let (served, console) = recorder(&file).await?;
+    let part = "x".repeat(20_000);
+    for _ in 0..10 {
+        say(&console, &part).await?;
+    }
+    let error = console.capture_info().await?.file_error.context("the disk is full")?;
+    assert!(error.contains("No space left"), "{error}");
+    let kept = captured(&console, 0).await?;
+    assert!(kept.starts_with('<') && kept.ends_with("xxx"), "memory still has the last of it");
+
+    fs::remove_file(&file)?;
+    while console.capture_info().await?.file_error.is_some() {
+        tokio::task::yield_now().await;
+    }
+    let part = "y".repeat(20_000);
+    for _ in 0..10 {
+        write_down(&console, &part, &file).await?;
+    }
+    let all = captured(&console, 0).await?;
+    let (lost, rest) = all.rsplit_once(" lost>").context("the hole is told")?;
+    assert!(lost.contains('<') && rest.ends_with(&part.repeat(10)), "what came later is there");
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_device_is_written_to_at_its_pace_and_keeps_its_dtr() -> anyhow::Result<()> {
+    let (mut board, port) = SerialStream::pair()?;
+    let path = port.name().context("a pseudo-terminal has a name")?;
+    let terminal = fs::File::options().read(true).write(true).open(&path)?;
+    let mut settings = rustix::termios::tcgetattr(&terminal)?;
+    settings.control_modes |= rustix::termios::ControlModes::HUPCL;
+    rustix::termios::tcsetattr(&terminal, rustix::termios::OptionalActions::Now, &settings)?;
+    let config = SerialConfig {
+        url: Some(path),
+        cps: Some(50.0),
+        disable_hupcl: true,
+        ..Default::default()
+    };
+    let served = serve(Serial::start(config).await?).await.map_err(anyhow::Error::from_boxed)?;
+    let settings = rustix::termios::tcgetattr(&terminal)?;
+    assert!(!settings.control_modes.contains(rustix::termios::ControlModes::HUPCL));
+
+    let mut writer = ConsoleClient::new(served.driver()).connect(false).await?;
+    writer.write_all(b"0123456789").await?;
+    board.read_u8().await?;
+    let began = std::time::Instant::now();
+    let mut rest = [0; 9];
+    board.read_exact(&mut rest).await?;
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(150), "nine bytes at 50 per second took {took:?}");
+    SerialClient::new(served.driver()).close().await?;
+    let why = cut(&mut writer).await;
+    assert!(why.contains("tester has closed the console"), "{why}");
+    served.shutdown().await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_configuration_that_names_no_port_is_refused() {
     let url = |url: &str| SerialConfig { url: Some(url.to_owned()), ..Default::default() };
     let wrong = [
         (SerialConfig::default(), "either url or usb_serial"),
-        (url("rfc2217://there:1"), "no device path, loop:// or socket://host:port"),
+        (url("rfc2217://there:1"), "socket://there:1 carries its bytes"),
+        (url("ftp://there:1"), "no device path, loop:// or socket://host:port"),
+        (SerialConfig { cps: Some(0.0), ..url("loop://") }, "cps is 0"),
+        (SerialConfig { cps: Some(f64::NAN), ..url("loop://") }, "cps is NaN"),
         (SerialConfig { baudrate: 0, ..url("loop://") }, "a rate of 0"),
         (url("/dev/there-is-no-such-port"), "the port is not there"),
     ];

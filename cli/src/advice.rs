@@ -8,7 +8,7 @@ use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, PlaceError,
-    SettingsError, ShutdownError,
+    SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -124,6 +124,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (18, "`doctor` found something wrong"),
     (19, "a step of `demo` did not happen as it should"),
     (20, "what a script expects at a console did not come; something may have been typed"),
+    (21, "not allowed by the broker: rights or credentials; nothing was executed"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -196,9 +197,26 @@ fn of_call(error: &CallError) -> Advice {
         CallError::Broken { error, .. } => of_reset(error.code),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
+        CallError::NotAllowed { .. } => (21, NOT_ALLOWED),
+        CallError::TurnedAway(why) => of_turned_away(*why),
         CallError::Bus(_) => (15, "see `jmp-bus doctor`"),
     };
     (code, hint.into())
+}
+
+const NOT_ALLOWED: &str =
+    "`jmp-bus whoami` shows who you are; whoever runs the broker gives other rights";
+
+fn of_turned_away(why: TurnedAway) -> (u8, &'static str) {
+    let hint = match why {
+        TurnedAway::Unknown => {
+            "name credentials with --creds; `jmp-bus whoami` shows whose they are"
+        }
+        TurnedAway::Revoked | TurnedAway::Expired => {
+            "ask whoever runs the broker for new ones (`jmp-bus admin add`)"
+        }
+    };
+    (21, hint)
 }
 
 /// A stream or streaming call that broke off.
@@ -243,6 +261,12 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
 
 fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
+        BusError::TurnedAway(why) => of_turned_away(*why),
+        BusError::Denied { .. } => (21, NOT_ALLOWED),
+        error if error.is_about_tls() => (
+            15,
+            "give the broker's certificate authority with --tlsca, and the --server as its certificate names it",
+        ),
         BusError::Connect { .. } => (15, "is it up, and are --server and the credentials right?"),
         BusError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         BusError::Closed | BusError::Away(_) => (15, "see `jmp-bus doctor`"),

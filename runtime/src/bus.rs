@@ -1,5 +1,6 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+mod denial;
 pub mod floor;
 mod options;
 mod streams;
@@ -10,13 +11,19 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{ConnectOptions, HeaderMap, StatusCode, connection::State};
+use async_nats::{ConnectErrorKind, ConnectOptions, HeaderMap, StatusCode, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep, timeout},
+};
 
+pub use self::denial::{Action, TurnedAway};
+pub(crate) use self::denial::{Denial, Denials};
 pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
+pub(crate) use async_nats::Subject;
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
 /// a full channel by `try_send`), so nothing is based on them.
@@ -30,6 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub(crate) struct Conn {
     nats: async_nats::Client,
+    pub(crate) denials: Denials,
+    /// Whether we proved who we are, and not only that we know a token that all share.
+    proved: bool,
 }
 
 impl fmt::Debug for Conn {
@@ -49,6 +59,19 @@ pub enum BusError {
         /// What async-nats says.
         source: async_nats::ConnectError,
     },
+    /// The broker let us in no more, or never did.
+    #[error("the broker does not let us in: {0}")]
+    TurnedAway(#[from] TurnedAway),
+    /// The broker does not let us do this.
+    #[error("not allowed by the broker: {who} may not {action} {subject}")]
+    Denied {
+        /// Who we are.
+        who: String,
+        /// What we wanted.
+        action: Action,
+        /// Where.
+        subject: String,
+    },
     /// The settings cannot be used.
     #[error(transparent)]
     Settings(#[from] crate::SettingsError),
@@ -64,6 +87,15 @@ pub enum BusError {
     /// The broker is not as it must be.
     #[error("{0}")]
     Unfit(String),
+}
+
+impl BusError {
+    /// Whether it is the encryption that did not come about.
+    pub fn is_about_tls(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        // A certificate that is not accepted comes as an I/O error, with rustls' words in it.
+        source.kind() == ConnectErrorKind::Tls || source.to_string().contains("certificate")
+    }
 }
 
 /// What a broker says of itself.
@@ -133,12 +165,25 @@ impl Subscription {
 
 impl Conn {
     /// Connects to the first of `servers` that lets us.
-    async fn connect(servers: &[String], options: ConnectOptions) -> Result<Self, BusError> {
+    async fn connect(
+        servers: &[String],
+        options: ConnectOptions,
+        proved: bool,
+    ) -> Result<Self, BusError> {
+        let denials = Denials::default();
+        let noting = denials.clone();
+        let options = options.event_callback(move |event| {
+            noting.on_event(&event);
+            std::future::ready(())
+        });
         let connecting = options.subscription_capacity(SUBSCRIPTION_CAPACITY).connect(servers);
-        let nats = connecting
-            .await
-            .map_err(|source| BusError::Connect { server: servers.join(", "), source })?;
-        Ok(Self { nats })
+        let nats = connecting.await.map_err(|source| match source.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                BusError::TurnedAway(TurnedAway::Unknown)
+            }
+            _ => BusError::Connect { server: servers.join(", "), source },
+        })?;
+        Ok(Self { nats, denials, proved })
     }
 
     /// Largest message the broker takes, headers included.
@@ -146,10 +191,15 @@ impl Conn {
         self.nats.server_info().max_payload
     }
 
-    /// Whether the broker asked for a proof of identity. If not, the client's name in a subject
-    /// is what anybody says it is.
+    /// Whether the broker asked for a proof of something: strangers are kept out.
     pub(crate) fn is_authenticated(&self) -> bool {
         self.nats.server_info().auth_required
+    }
+
+    /// Whether the broker knows its users apart. If not, the client's name in a subject is what
+    /// anybody says it is. (A token is the same for all.)
+    pub(crate) fn vouches(&self) -> bool {
+        self.is_authenticated() && self.proved
     }
 
     /// The broker's version and whether it has JetStream.
@@ -181,6 +231,23 @@ impl Conn {
         }
     }
 
+    /// Waits until there is a connection, unless the broker lets us in no more. Cancel safe.
+    pub(crate) async fn reached(&self) -> Result<(), BusError> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        Box::pin(async {
+            while !self.is_connected() {
+                if let Some(why) = self.denials.turned_away() {
+                    return Err(why.into());
+                }
+                sleep(LOOK_EVERY).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn reconnected(&self) {
         while !self.is_connected() {
             sleep(LOOK_EVERY).await;
@@ -196,10 +263,11 @@ impl Conn {
     /// Publishes a request once there is a connection. Cancel safe, as [`publish`](Self::publish).
     pub(crate) async fn request(
         &self,
-        subject: String,
+        subject: impl Into<Subject>,
         reply: String,
         payload: Bytes,
     ) -> Result<(), BusError> {
+        let subject = subject.into();
         self.connected().await;
         self.nats.publish_with_reply(subject, reply, payload).await.map_err(|_| BusError::Closed)
     }
@@ -234,11 +302,32 @@ impl Conn {
         patience: Duration,
     ) -> Result<Incoming, BusError> {
         let inbox = self.nats.new_inbox();
-        let mut answers = self.subscribe(inbox.clone()).await?;
-        self.request(subject.clone(), inbox, body).await?;
-        match timeout(patience, answers.next()).await {
-            Ok(answer) => answer.ok_or(BusError::Closed),
-            Err(_) => Err(BusError::Unfit(format!("no answer on {subject} within {patience:?}"))),
+        self.asked(subject, inbox, body, patience, "this user").await
+    }
+
+    /// One question that is answered to `reply`; `who` is told if the broker does not allow it.
+    pub(crate) async fn asked(
+        &self,
+        subject: String,
+        reply: String,
+        body: Bytes,
+        patience: Duration,
+        who: &str,
+    ) -> Result<Incoming, BusError> {
+        let (mut denied, mut denied_reply) = (self.denials.listen(), self.denials.listen());
+        let mut answers = self.subscribe(reply.clone()).await?;
+        self.request(subject.clone(), reply.clone(), body).await?;
+        tokio::select! {
+            answer = timeout(patience, answers.next()) => match answer {
+                Ok(answer) => answer.ok_or(BusError::Closed),
+                Err(_) => Err(BusError::Unfit(format!("no answer on {subject} within {patience:?}"))),
+            },
+            Denial { action, subject } = denial_of(&mut denied, &subject) => {
+                Err(BusError::Denied { who: who.to_owned(), action, subject })
+            }
+            Denial { action, subject } = denial_of(&mut denied_reply, &reply) => {
+                Err(BusError::Denied { who: who.to_owned(), action, subject })
+            }
         }
     }
 
@@ -249,15 +338,35 @@ impl Conn {
     }
 
     /// Waits until the broker has processed every subscription so far: a sentinel sent to `own`
-    /// has come back. (`flush` of async-nats is not a round trip.)
-    pub(crate) async fn confirm(&self, own: String) -> Result<(), BusError> {
+    /// has come back. (`flush` of async-nats is not a round trip.) `who` and `subjects` are told
+    /// if the broker did not allow one of them.
+    pub(crate) async fn confirm(
+        &self,
+        own: String,
+        who: &str,
+        subjects: &[&str],
+    ) -> Result<(), BusError> {
         const PATIENCE: Duration = Duration::from_secs(10);
+        let mut denied = self.denials.listen();
         let mut sentinel = self.subscribe(own.clone()).await?;
+        let deny = |action, subject: &str| {
+            let (who, subject) = (who.to_owned(), subject.to_owned());
+            Err(BusError::Denied { who, action, subject })
+        };
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             self.publish(own.clone(), Bytes::new()).await?;
-            if timeout(PATIENCE / 10, sentinel.next()).await.is_ok_and(|got| got.is_some()) {
-                return Ok(());
+            tokio::select! {
+                came = timeout(PATIENCE / 10, sentinel.next()) => {
+                    if came.is_ok_and(|came| came.is_some()) {
+                        // The broker told of a denial before, but by another way.
+                        tokio::task::yield_now().await;
+                        let denied = subjects.iter().find(|subject| self.denials.was_denied(subject));
+                        return denied.map_or(Ok(()), |subject| deny(Action::Subscribe, subject));
+                    }
+                }
+                denial = denial_of(&mut denied, &own) => return deny(denial.action, &own),
+                why = self.denials.until_turned_away() => return Err(why.into()),
             }
         }
         Err(BusError::Unconfirmed(PATIENCE))
@@ -275,6 +384,18 @@ impl Conn {
     pub(crate) async fn close(&self) {
         self.flush().await;
         let _ = self.nats.drain().await;
+    }
+}
+
+/// Waits until something is denied at `subject`. Cancel safe.
+async fn denial_of(denied: &mut tokio::sync::broadcast::Receiver<Denial>, subject: &str) -> Denial {
+    loop {
+        match denied.recv().await {
+            Ok(denial) if denial.subject == subject => return denial,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            // The sender lives as long as the connection: not before who waits here.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 
@@ -328,7 +449,16 @@ impl Bus {
 impl crate::Settings {
     /// Opens a connection that says `name` of itself.
     pub(crate) async fn connect(&self, name: &str) -> Result<Conn, BusError> {
-        Conn::connect(&self.servers, self.options()?.name(name)).await
+        let proved = !matches!(self.auth, crate::Auth::Token(_));
+        match Conn::connect(&self.servers, self.options()?.name(name), proved).await {
+            // The broker does not say why, and the credentials themselves may.
+            Err(BusError::TurnedAway(TurnedAway::Unknown))
+                if self.identity()?.is_some_and(|identity| identity.is_expired()) =>
+            {
+                Err(TurnedAway::Expired.into())
+            }
+            connected => connected,
+        }
     }
 
     /// What the broker says of itself to whoever connects.

@@ -139,9 +139,14 @@ impl Client {
         self.0.control().max_payload()
     }
 
-    /// Whether the broker asked for a proof of identity.
+    /// Whether the broker asked for a proof of something: strangers are kept out.
     pub fn is_authenticated(&self) -> bool {
         self.0.bus.control.is_authenticated()
+    }
+
+    /// Whether the broker knows its users apart. A token is the same for all.
+    pub fn is_vouched_for(&self) -> bool {
+        self.0.bus.control.vouches()
     }
 
     /// Delivers what is on its way, then closes.

@@ -3,6 +3,7 @@
 mod answer;
 mod context;
 mod core;
+mod denials;
 mod desk;
 mod driver_actor;
 mod events;
@@ -24,7 +25,10 @@ mod usage;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use bus_schema::{DriverId, EventKind, ExporterName, Incarnation, Root};
+use bus_schema::{
+    DriverId, EventKind, ExporterName, Incarnation, Root,
+    subject::{ExporterVerb, FromClient},
+};
 use futures_util::{StreamExt as _, stream};
 use ractor::{Actor as _, ActorRef};
 use tokio::{
@@ -174,20 +178,28 @@ impl Exporter {
         let ExporterConfig { name, root, labels, node, state_dir, log } = config;
         let tree = Tree::of(&name, &labels, node)?;
         let marker = state_dir.map(mark).transpose()?;
+        let is_private = settings.is_loopback();
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
         let bulk = bus.bulk().await?.clone();
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
         let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
-        if !core.control().is_authenticated() {
+        let is_among_us = is_private && core.control().is_authenticated();
+        if !core.control().vouches() && !is_among_us {
             tracing::warn!(
-                "the broker asks for no proof of identity: a client is who it says it is"
+                "the broker does not know its users apart: a client is who it says it is"
             );
         }
         if let Some(tap) = log {
             core.tasks.spawn(logs::post(core.clone(), tap));
         }
+        for conn in [core.control(), &core.bulk] {
+            core.tasks.spawn(denials::log(core.clone(), conn.denials.clone()));
+        }
+        // Whoever may not hear its own inbox is somebody else to the broker: better told at once.
+        let own = recorder::ack_inbox(&core).token(random());
+        core.control().confirm(own, core.name.as_str(), &[]).await?;
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
         let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
@@ -317,13 +329,15 @@ async fn listen(core: &Arc<Core>) -> Result<(), BusError> {
         core.tasks.spawn(desk::desk(core.clone(), verb, subscription));
     }
     for slot in core.slots.values() {
-        let subject =
-            bus_schema::subject::FromClient::driver_wildcard(&core.root, &core.name, slot.id);
+        let subject = FromClient::driver_wildcard(&core.root, &core.name, slot.id);
         let subscription = core.control().subscribe(subject).await?;
         core.tasks.spawn(gate::gate(core.clone(), slot.clone(), subscription));
     }
-    core.bulk.confirm(inbox.token(random())).await?;
-    core.control().confirm(inbox.token(random())).await
+    let name = core.name.as_str();
+    core.bulk.confirm(inbox.token(random()), name, &[&inbox.wildcard()]).await?;
+    // One of many, and the broker's rule is the same for all.
+    let asks = FromClient::exporter_wildcard(&core.root, &core.name, ExporterVerb::Ask);
+    core.control().confirm(inbox.token(random()), name, &[&asks]).await
 }
 
 /// Forgets what is past its time.

@@ -37,7 +37,7 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{BusError, Keep, ServerInfo, StreamsKeep, floor};
+pub use bus::{Action, BusError, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,

@@ -179,8 +179,10 @@ impl Registry {
     /// As [`exporters`](Self::exporters).
     pub async fn watch(&self) -> Result<Watch, BusError> {
         let control = self.0.0.control();
-        let live = control.subscribe(FromExporter::presence_all(self.0.root())).await?;
-        control.confirm(self.0.0.inbox.token(crate::bus::random())).await?;
+        let subject = FromExporter::presence_all(self.0.root());
+        let live = control.subscribe(subject.clone()).await?;
+        let (own, name) = (self.0.0.inbox.token(crate::bus::random()), self.0.name().as_str());
+        control.confirm(own, name, &[&subject]).await?;
         let mut watch = Watch {
             client: self.0.clone(),
             live,

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    bus::{BusError, Incoming},
+    bus::{BusError, Incoming, Subject},
     client::Inner,
 };
 
@@ -73,6 +73,9 @@ impl Stored {
         while self.read.is_empty() && !self.ended {
             tries += 1;
             match self.read_batch().await {
+                Err(error @ (BusError::Denied { .. } | BusError::TurnedAway(_))) => {
+                    return Err(error);
+                }
                 Err(error) if tries == TRIES_MAX && self.read.is_empty() => return Err(error),
                 // What came is good; what is missing is asked for by the next batch.
                 Ok(()) | Err(_) => {}
@@ -82,7 +85,6 @@ impl Stored {
     }
 
     async fn read_batch(&mut self) -> Result<(), BusError> {
-        let mut answers = self.client.jetstream_box(BATCH + 1);
         let body = match self.from {
             From::Sequence(from) => {
                 json!({ "seq": from, "next_by_subj": self.subject, "batch": BATCH })
@@ -92,13 +94,15 @@ impl Stored {
                 json!({ "start_time": time, "next_by_subj": self.subject, "batch": BATCH })
             }
         };
-        let get = Streams::direct_get_many(&self.stream);
+        let get = Subject::from(Streams::direct_get_many(&self.stream));
+        let mut answers = self.client.jetstream_box(BATCH + 1, &get);
+        self.client.control().reached().await?;
         let asked =
             self.client.control().request(get, answers.subject.clone(), body.to_string().into());
         timeout(PATIENCE, asked).await.map_err(|_| self.unfit("the broker is away"))??;
         loop {
             let answer =
-                timeout(PATIENCE, answers.next()).await.map_err(|_| self.unfit("no answer"))?;
+                timeout(PATIENCE, answers.next()).await.map_err(|_| self.unfit("no answer"))??;
             if answer.is_no_responders() {
                 return Err(self.unfit("there is none on this broker"));
             }

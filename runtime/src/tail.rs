@@ -190,7 +190,8 @@ impl<T: Numbered> Tail<T> {
         let control = self.client.0.control();
         let connects = control.connects();
         let messages = control.subscribe(self.subject.clone()).await?;
-        control.confirm(self.client.0.inbox.token(random())).await?;
+        let (own, name) = (self.client.0.inbox.token(random()), self.client.name().as_str());
+        control.confirm(own, name, &[&self.subject]).await?;
         let (look, heard) = (interval(LOOK_EVERY), Instant::now());
         self.live = Some(Live { messages, look, connects, heard });
         Ok(self)

@@ -1,73 +1,149 @@
-//! The file that gets what a console says.
+//! The task that writes what a console says to its files.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use bus_schema::{Fault, FaultKind};
 use tokio::{
-    fs::{self, File, OpenOptions},
-    io::AsyncWriteExt as _,
-    time::sleep,
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::follower::Follower;
+use super::{CaptureConfig, archive::Archive, follower::Follower, ring::Next};
 
 /// How long after an error writing is tried again: a full disk is emptied by people.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// A file of bounded size, and its predecessor.
+/// How long the files of a driver that is started again may still be held by the one before.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+/// Pieces that are written at once, of at most 4 KiB each.
+const BATCH_MAX: usize = 256;
+
+/// The files, and how far they are behind.
+#[derive(Debug)]
 pub(super) struct Log {
-    path: PathBuf,
-    bytes_max: u64,
-    file: File,
-    bytes: u64,
+    pub(super) archive: Archive,
+    pub(super) path: String,
+    /// What is being written: up to this place, and why it is not written yet.
+    doing: watch::Sender<Doing>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Doing {
+    taken: u64,
+    written: u64,
+    error: Option<String>,
 }
 
 impl Log {
-    pub(super) async fn open(path: PathBuf, bytes_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(&path).await?;
-        let bytes = file.metadata().await?.len();
-        Ok(Self { path, bytes_max, file, bytes })
+    /// Opens the files of a configuration, if it names one.
+    pub(super) async fn open(config: &CaptureConfig) -> Result<Option<Arc<Self>>, Fault> {
+        let Some(path) = config.file.clone() else { return Ok(None) };
+        let opened = open(&path, config.file_max).await;
+        let archive = opened.map_err(|error| {
+            Fault::new(FaultKind::Io, format_args!("the capture file {path}: {error}"))
+        })?;
+        let end = archive.reach().1;
+        let doing = watch::Sender::new(Doing { taken: end, written: end, error: None });
+        Ok(Some(Arc::new(Self { archive, path, doing })))
     }
 
-    /// Writes what `follower` sees. What is not written for an error is gone; the port goes on.
-    pub(super) async fn keep(mut self, mut follower: Follower) {
+    /// Why nothing is written, if that is so.
+    pub(super) fn error(&self) -> Option<String> {
+        self.doing.borrow().error.clone()
+    }
+
+    /// Waits while what follows on `at` is on its way to the disk. Not for a disk that is full.
+    pub(super) async fn settled(&self, at: u64) {
+        let mut doing = self.doing.subscribe();
+        let settled =
+            |doing: &Doing| doing.taken <= at || doing.written > at || doing.error.is_some();
+        let _ = doing.wait_for(settled).await; // the sender is in here
+    }
+
+    /// Writes what `follower` sees. While the disk is full the console goes on, and what memory
+    /// does not hold until it is emptied is lost: the places show it.
+    pub(super) async fn keep(self: Arc<Self>, follower: Follower) {
+        let mut keeper = Keeper { log: self.clone(), follower, batch: Vec::new() };
+        let mut retry = interval(RETRY_EVERY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let bytes = follower.next_for_people().await;
-            if let Err(error) = self.write(&bytes).await {
-                warn!(file = %self.path.display(), %error, "capture file not written");
-                sleep(RETRY_AFTER).await;
+            let mut next = keeper.follower.next().await;
+            let mut end = self.doing.borrow().taken;
+            // All that is there, so that a write for each piece cannot fall behind a fast device.
+            while next != Next::Nothing && keeper.batch.len() < BATCH_MAX {
+                if let Next::Bytes { at, data, .. } = &next {
+                    end = at + data.len() as u64;
+                }
+                keeper.batch.push(next);
+                next = keeper.follower.now();
             }
+            keeper.batch.push(next);
+            self.doing.send_modify(|doing| doing.taken = end);
+            while let Err(error) = self.write(keeper.batch.clone()).await {
+                if self.error().is_none() {
+                    warn!(file = %self.path, %error, "capture file not written");
+                }
+                self.doing.send_modify(|doing| doing.error = Some(error.to_string()));
+                retry.reset();
+                retry.tick().await;
+            }
+            keeper.batch.clear();
+            if self.error().is_some() {
+                info!(file = %self.path, "capture file written again");
+            }
+            self.doing.send_replace(Doing { taken: end, written: end, error: None });
         }
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.bytes > 0 && self.bytes + bytes.len() as u64 > self.bytes_max {
-            let mut older = self.path.clone().into_os_string();
-            older.push(".1");
-            fs::rename(&self.path, older).await?;
-            *self = Self::open(self.path.clone(), self.bytes_max).await?;
-        }
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).await?;
-        self.file.flush().await
+    async fn write(self: &Arc<Self>, batch: Vec<Next>) -> io::Result<()> {
+        let (log, again) = (self.clone(), self.error().is_some());
+        let written = spawn_blocking(move || {
+            if again {
+                log.archive.open_again()?;
+            }
+            batch.iter().try_for_each(|next| log.archive.append(next))
+        });
+        written.await.map_err(io::Error::other)?
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Opens the files. Those of a driver that was dropped just now are let go in a moment.
+async fn open(path: &str, bytes_max: u64) -> io::Result<Archive> {
+    let began = Instant::now();
+    loop {
+        let path = PathBuf::from(path);
+        let opened = spawn_blocking(move || Archive::open(path, bytes_max)).await;
+        match opened.map_err(io::Error::other)? {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy
+                    && began.elapsed() < LET_GO_WITHIN =>
+            {
+                sleep(LET_GO_WITHIN / 40).await;
+            }
+            opened => return opened,
+        }
+    }
+}
 
-    #[tokio::test]
-    async fn a_full_file_makes_room_for_a_new_one() -> io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("uart.log");
-        std::fs::write(&path, "from the last run ")?;
-        let mut log = Log::open(path.clone(), 32).await?;
-        log.write(b"and this one").await?;
-        log.write(b" is full").await?;
-        assert_eq!(std::fs::read_to_string(&path)?, " is full");
-        let older = std::fs::read_to_string(dir.path().join("uart.log.1"))?;
-        assert_eq!(older, "from the last run and this one");
-        Ok(())
+/// Who writes. When it is stopped it writes what is there already: that is in memory, and little.
+struct Keeper {
+    log: Arc<Log>,
+    follower: Follower,
+    /// What is being written.
+    batch: Vec<Next>,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.log.error().is_some() {
+            return;
+        }
+        let rest = std::iter::from_fn(|| Some(self.follower.now()));
+        let rest = rest.take_while(|next| *next != Next::Nothing);
+        // Best effort, as `drop` cannot tell: what does not fit is lost, as after a kill.
+        let _ =
+            self.batch.drain(..).chain(rest).try_for_each(|next| self.log.archive.append(&next));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -37,7 +36,6 @@ pub(crate) struct Port {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Asked>,
     writes: mpsc::Sender<Bytes>,
-    file: Option<String>,
     /// Aborted by the drop.
     _tasks: JoinSet<()>,
 }
@@ -60,18 +58,25 @@ impl Port {
     /// Opens the device, and has it read from now on. If it is not there it is looked for, unless
     /// it `must_be_there`.
     pub(crate) async fn start<O: Opener>(
-        mut opener: O,
+        opener: O,
         must_be_there: bool,
         capture: &CaptureConfig,
     ) -> Result<Self, Fault> {
-        let record = Record::new(usize::try_from(capture.memory).unwrap_or(usize::MAX));
+        Self::paced(opener, must_be_there, capture, None).await
+    }
+
+    /// The same, with a time that each byte that is written has.
+    pub(crate) async fn paced<O: Opener>(
+        mut opener: O,
+        must_be_there: bool,
+        capture: &CaptureConfig,
+        pace: Option<Duration>,
+    ) -> Result<Self, Fault> {
+        let log = Log::open(capture).await?;
+        let record = Record::new(usize::try_from(capture.memory).unwrap_or(usize::MAX), log);
         let mut tasks = JoinSet::new();
-        if let Some(file) = &capture.file {
-            let log = Log::open(PathBuf::from(file), capture.file_max).await;
-            let log = log.map_err(|error| {
-                Fault::new(FaultKind::Io, format_args!("the capture file {file}: {error}"))
-            })?;
-            tasks.spawn(log.keep(record.follow(Some(0))).in_current_span());
+        if let Some(keep) = record.keep() {
+            tasks.spawn(keep.in_current_span());
         }
         let shared = Arc::new(Shared { record, seat: Arc::default(), absent: Mutex::new(None) });
         let line = match opener.open().await {
@@ -91,9 +96,11 @@ impl Port {
             writes: take_writes,
             out: Bytes::new(),
             in_break: None,
+            pace,
+            quiet_until: None,
         };
         tasks.spawn(task.run(line).in_current_span());
-        Ok(Self { shared, orders, writes, file: capture.file.clone(), _tasks: tasks })
+        Ok(Self { shared, orders, writes, _tasks: tasks })
     }
 
     /// Does something to the line that is no byte.
@@ -102,6 +109,11 @@ impl Port {
         let closed = || Fault::device("the port was closed");
         self.orders.send(Asked { order, done }).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Cuts off whoever writes.
+    pub(crate) fn cut_off(&self, by: &ClientName) {
+        self.shared.seat.end(&Fault::device(format_args!("{by} has closed the console")));
     }
 
     pub(super) async fn connect(
@@ -131,9 +143,7 @@ impl Port {
     }
 
     pub(super) fn capture_info(&self) -> CaptureInfo {
-        let ring = self.shared.record.ring();
-        let (start, end) = (ring.start(), ring.end());
-        CaptureInfo { start, end, bytes: end - start, file: self.file.clone() }
+        self.shared.record.info()
     }
 }
 
@@ -166,6 +176,10 @@ struct Task<O> {
     /// What the device has not taken yet.
     out: Bytes,
     in_break: Option<Break>,
+    /// The time that each byte has, for a device that is slower than its line.
+    pace: Option<Duration>,
+    /// When the next byte may be written, if not now.
+    quiet_until: Option<Instant>,
 }
 
 impl<O: Opener> Task<O> {
@@ -176,7 +190,9 @@ impl<O: Opener> Task<O> {
                 None => {
                     let there = self.find().await;
                     self.shared.set_absent(None);
-                    self.shared.record.add(|ring| ring.note("port back".to_owned()));
+                    self.shared
+                        .record
+                        .add(|ring| ring.note(SystemTime::now(), "port back".to_owned()));
                     info!("port is back");
                     there
                 }
@@ -185,7 +201,9 @@ impl<O: Opener> Task<O> {
             warn!(%why, "port is lost");
             let fault = unreachable(&why);
             self.shared.set_absent(Some(fault.clone()));
-            self.shared.record.add(|ring| ring.note(format!("port lost: {why}")));
+            self.shared
+                .record
+                .add(|ring| ring.note(SystemTime::now(), format!("port lost: {why}")));
             self.shared.seat.end(&fault);
             self.out = Bytes::new();
             self.in_break = None;
@@ -220,17 +238,26 @@ impl<O: Opener> Task<O> {
         let mut buf = [0; READ_BYTES_MAX];
         loop {
             let break_ends = self.in_break.as_ref().map(|sent| sent.until);
+            let out = match (self.pace, self.quiet_until) {
+                (None, _) => &self.out[..],
+                (Some(_), None) => &self.out[..self.out.len().min(1)],
+                (Some(_), Some(_)) => &[],
+            };
             tokio::select! {
                 biased;
                 Some(asked) = self.orders.recv() => self.obey(&mut line, asked),
                 () = at(break_ends) => self.end_break(&mut line),
-                moved = line.transfer(&mut buf, &self.out) => match moved {
+                () = at(self.quiet_until) => self.quiet_until = None,
+                moved = line.transfer(&mut buf, out) => match moved {
                     Ok(Moved::In(0)) => return io::Error::other("the device has hung up"),
                     Ok(Moved::In(read)) => {
                         let now = SystemTime::now();
                         self.shared.record.add(|ring| ring.push(now, &buf[..read]));
                     }
-                    Ok(Moved::Out(written)) => self.out.advance(written),
+                    Ok(Moved::Out(written)) => {
+                        self.out.advance(written);
+                        self.quiet_until = self.pace.map(|pace| Instant::now() + pace);
+                    }
                     Err(error) => return error,
                 },
                 Some(bytes) = self.writes.recv(), if self.out.is_empty() => self.out = bytes,

@@ -37,6 +37,7 @@ struct Chunk {
 #[derive(Debug)]
 struct Note {
     at: u64,
+    time: SystemTime,
     number: u64,
     text: String,
 }
@@ -56,7 +57,7 @@ pub(super) enum Next {
     /// So many bytes are no longer kept.
     Lost(u64),
     /// Something happened to the device here.
-    Note(String),
+    Note { at: u64, time: SystemTime, text: String },
     /// Bytes.
     Bytes { at: u64, time: SystemTime, data: Bytes },
     /// Nothing yet.
@@ -64,13 +65,13 @@ pub(super) enum Next {
 }
 
 impl Ring {
-    /// A ring that takes about `cost_max` bytes of memory.
-    pub(super) fn new(cost_max: usize) -> Self {
+    /// A ring that takes about `cost_max` bytes of memory, and whose first byte has place `start`.
+    pub(super) fn new(cost_max: usize, start: u64) -> Self {
         Self {
             chunks: VecDeque::new(),
             cost: 0,
             cost_max,
-            end: 0,
+            end: start,
             notes: VecDeque::new(),
             notes_made: 0,
         }
@@ -123,11 +124,11 @@ impl Ring {
     }
 
     /// Notes something at the place reached.
-    pub(super) fn note(&mut self, text: String) {
+    pub(super) fn note(&mut self, time: SystemTime, text: String) {
         if self.notes.len() == NOTES_MAX {
             self.notes.pop_front();
         }
-        self.notes.push_back(Note { at: self.end, number: self.notes_made, text });
+        self.notes.push_back(Note { at: self.end, time, number: self.notes_made, text });
         self.notes_made += 1;
     }
 
@@ -149,7 +150,7 @@ impl Ring {
         let note = self.notes.iter().find(|note| note.number >= cursor.note);
         if let Some(note) = note.filter(|note| note.at <= cursor.at) {
             cursor.note = note.number + 1;
-            return Next::Note(note.text.clone());
+            return Next::Note { at: note.at, time: note.time, text: note.text.clone() };
         }
         // What is lost before a note is told before it.
         let until = note.map_or(self.end, |note| note.at);

@@ -129,7 +129,7 @@ async fn read_up(output: &mut WriteHalf<ByteStream>, mut follower: Follower) -> 
                     format!("too slow for the console: {lost} bytes are lost to this reader");
                 return Err(Fault::device(text));
             }
-            Next::Note(_) | Next::Nothing => {}
+            Next::Note { .. } | Next::Nothing => {}
         }
     }
 }

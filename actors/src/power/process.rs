@@ -27,6 +27,7 @@ use super::{
     Power, PowerInterface, PowerReading, READ_EVERY_MIN, read_every,
     terminal::{Master, Terminal, TerminalConsole},
 };
+use crate::CaptureConfig;
 use crate::process::{self, Group, LAST_WORDS, how, not_started};
 
 /// What is kept of what the command wrote to its standard error: its last words.
@@ -59,6 +60,9 @@ pub struct ProcessPowerConfig {
     /// Whether it gets a terminal, which is then the child `console`.
     #[serde(default)]
     pub pty: bool,
+    /// What is kept of what that console says.
+    #[serde(default)]
+    pub capture: CaptureConfig,
     /// How often `read` tells what the command uses.
     #[serde(default = "read_every")]
     pub read_every: Duration,
@@ -103,6 +107,7 @@ impl ProcessPower {
         terminal: Option<Arc<Terminal>>,
     ) -> Result<Self, Fault> {
         process::command(&config.command)?;
+        config.capture.check().map_err(Fault::argument)?;
         Ok(Self {
             config,
             terminal,
@@ -115,13 +120,16 @@ impl ProcessPower {
     /// The driver and, if it has a terminal, its child `console`.
     pub fn node(config: ProcessPowerConfig) -> Node {
         let terminal: Option<Arc<Terminal>> = config.pty.then(Arc::default);
+        let capture = config.capture.clone();
         let console = terminal.clone().map(|terminal| {
-            let console: Arc<dyn Serve> = Arc::new(TerminalConsole::new(terminal));
             let factory: Factory = Arc::new(move || {
-                let console = console.clone();
-                Box::pin(async move { Ok(console) })
+                let (terminal, capture) = (terminal.clone(), capture.clone());
+                Box::pin(async move {
+                    let console = TerminalConsole::start(&terminal, &capture).await?;
+                    Ok(Arc::new(console) as Arc<dyn Serve>)
+                })
             });
-            Node::new("console", factory)
+            Node::new("process-console", factory)
         });
         let factory: Factory = Arc::new(move || {
             let made = Self::on_terminal(config.clone(), terminal.clone());
@@ -201,7 +209,7 @@ async fn keep(
     let stderr = group.child().stderr.take();
     let listen = async {
         match &console {
-            Some((terminal, master)) => terminal.listen(master).await,
+            Some((_, master)) => master.read_to_end().await,
             None => last_words(stderr, &words).await,
         }
     };

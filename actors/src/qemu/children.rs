@@ -14,11 +14,11 @@ use tokio::{
     time::sleep,
 };
 
-use super::{line::LineOpener, machine::Machine};
+use super::machine::Machine;
 use crate::{
     CaptureConfig, ConsoleInterface, Network, NetworkInterface, Power, PowerInterface,
     PowerReading,
-    console::{HasPort, Port},
+    console::{CurrentOpener, HasPort, Port},
     process::processor_time,
 };
 
@@ -90,7 +90,7 @@ pub(super) struct MachineConsole(Port);
 
 impl MachineConsole {
     pub(super) async fn start(machine: &Machine, capture: &CaptureConfig) -> Result<Self, Fault> {
-        Ok(Self(Port::start(LineOpener(machine.line()), true, capture).await?))
+        Ok(Self(Port::start(CurrentOpener(machine.line()), true, capture).await?))
     }
 }
 

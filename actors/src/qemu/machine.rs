@@ -21,7 +21,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Accel, QemuConfig, command, line::Current, qmp::Qmp};
+use super::{Accel, QemuConfig, command, qmp::Qmp};
+use crate::console::Current;
 
 const KEEPER: &str = include_str!("keeper.sh");
 /// How long QEMU has to come up: it takes 0.1 s on a machine with nothing else to do.
@@ -78,7 +79,7 @@ impl Machine {
     }
 
     /// The serial line.
-    pub(super) fn line(&self) -> Current {
+    pub(super) fn line(&self) -> Current<UnixStream> {
         self.console.subscribe()
     }
 

@@ -1,8 +1,12 @@
 //! The open port, and what it is instead in a test or behind TCP.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use bus_schema::Fault;
+use rustix::{
+    fs::{Mode, OFlags},
+    termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr},
+};
 use tokio::{io::SimplexStream, net::TcpStream, time::timeout};
 use tokio_serial::{SerialPort as _, SerialPortBuilderExt as _, SerialStream};
 
@@ -32,6 +36,10 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
         None if url.starts_with('/') => Ok(()),
         Some(("loop", "")) => Ok(()),
         Some(("socket", address)) if address.rsplit_once(':').is_some() => Ok(()),
+        Some(("rfc2217", address)) => Err(format!(
+            "{url:?}: a port's settings cannot be changed over the network yet; \
+             socket://{address} carries its bytes, if the server sets the port"
+        )),
         _ => Err(format!("{url:?} is no device path, loop:// or socket://host:port")),
     }
 }
@@ -63,14 +71,31 @@ impl SerialOpener {
             FlowControl::Software => tokio_serial::FlowControl::Software,
             FlowControl::Hardware => tokio_serial::FlowControl::Hardware,
         };
-        tokio_serial::new(path.to_string_lossy(), config.baudrate)
+        // The port is opened for nobody else after this.
+        let own = config.disable_hupcl.then(|| open_beside(path)).transpose()?;
+        let opened = tokio_serial::new(path.to_string_lossy(), config.baudrate)
             .data_bits(data_bits)
             .parity(parity)
             .stop_bits(stop_bits)
             .flow_control(flow_control)
             .open_native_async()
-            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+        own.map_or(Ok(()), |own| keep_dtr(&own))?;
+        Ok(opened)
     }
+}
+
+/// The terminal once more: its settings are the device's, whoever makes them.
+fn open_beside(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Has the line DTR left alone when the port is let go.
+fn keep_dtr(port: &OwnedFd) -> io::Result<()> {
+    let mut settings = tcgetattr(port)?;
+    settings.control_modes -= ControlModes::HUPCL;
+    Ok(tcsetattr(port, OptionalActions::Now, &settings)?)
 }
 
 impl Opener for SerialOpener {

@@ -121,10 +121,17 @@ impl Cmd {
             let value =
                 Value::from_msgpack(&item?).map_err(|e| CallError::Garbled(e.to_string()))?;
             let said = said(&value);
-            screen.show(&said).await?;
-            if let Some(Value::U64(at)) = value.get("at") {
+            if let Some(&Value::U64(at)) = value.get("at") {
+                let lost = at.saturating_sub(shown_to.unwrap_or(at));
+                if lost > 0 {
+                    screen.show(format!("[{lost} bytes lost]").as_bytes()).await?;
+                }
                 shown_to = Some(at.saturating_add(said.len() as u64));
             }
+            if let Some(Value::Text(note)) = value.get("note") {
+                screen.show(format!("\r\n[{note}]\r\n").as_bytes()).await?;
+            }
+            screen.show(&said).await?;
         }
         Ok(shown_to)
     }

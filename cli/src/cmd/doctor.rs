@@ -158,9 +158,12 @@ fn server(client: &Client, checks: &mut Vec<Check>) {
         ),
         false => Check::ok("max_payload", format!("{max} bytes")),
     });
-    checks.push(match client.is_authenticated() {
-        true => Check::ok("identity", "the broker asks who one is"),
-        false => Check::ok("identity", "the broker asks nobody: anybody may say to be anybody"),
+    checks.push(match (client.is_vouched_for(), client.is_authenticated()) {
+        (true, _) => Check::ok("identity", "the broker asks who one is"),
+        (_, true) => Check::ok("identity", "one token for all: its holders may say to be anybody"),
+        (_, false) => {
+            Check::ok("identity", "the broker asks nobody: anybody may say to be anybody")
+        }
     });
 }
 

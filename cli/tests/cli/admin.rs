@@ -23,14 +23,15 @@ async fn who_is_added_is_let_in_and_who_is_revoked_is_cut_off_at_once() {
     let revoked = fleet.admin(&["revoke", "alice"]).await.ok();
     assert_eq!(revoked, "alice is revoked, with 2 keys\n");
     for creds in ["alice", "alice2"] {
-        let refused = fleet.run(creds, &["call", "bench/power", "off"]).await;
-        assert_ne!(refused.code, Some(0), "{refused:?}");
-        assert!(refused.err.contains("authorization violation"), "{refused:?}");
+        let refused = fleet.run(creds, &["call", "bench/power", "off"]).await.failed(21);
+        assert!(refused.contains("does not accept these credentials"), "{refused}");
     }
+    let cut_off = watching.ended().await;
+    assert_ne!(cut_off.code, Some(0), "{cut_off:?}");
+    assert!(cut_off.err.contains("these credentials were revoked"), "{cut_off:?}");
     let listed = fleet.admin(&["list", "-o", "json"]).await.json();
     let valid = |at: usize| listed[at]["valid"].as_bool().unwrap();
     assert_eq!([valid(0), valid(1), valid(2)], [true, false, false]);
-    drop(watching);
 
     // The name is free again, and the broker was not restarted.
     fs::remove_file(fleet.path("alice.creds")).unwrap();
@@ -61,6 +62,67 @@ async fn credentials_say_who_one_is_and_nobody_is_somebody_else_with_them() {
         client.contains("those of client alice") && client.contains("exporter bench"),
         "{client}"
     );
+}
+
+#[tokio::test]
+async fn what_the_broker_does_not_allow_is_told_at_once_and_by_name() {
+    let fleet = Fleet::start().await;
+    for (role, name) in [("exporter", "bench"), ("client", "alice"), ("observer", "eve")] {
+        fleet.add(role, name).await;
+    }
+    let serve = fleet.serve("bench").await;
+    let began = std::time::Instant::now();
+    let call = fleet.run("eve", &["call", "bench/power", "on"]).await.failed(21);
+    let said =
+        "jmp-bus: bench/power: not allowed by the broker: eve may not publish jmp.v1.c.eve.call.";
+    assert!(call.starts_with(said), "{call}");
+    let stream = fleet.run("eve", &["stream", "bench/power", "read"]).await.failed(21);
+    assert!(stream.contains("eve may not publish"), "{stream}");
+    let json = fleet.run("eve", &["call", "bench/power", "on", "-o", "json"]).await;
+    let error: serde_json::Value = serde_json::from_str(&json.err).unwrap();
+    assert_eq!((&error["exit_code"], &error["may_have_acted"]), (&21.into(), &false.into()));
+
+    // Another's record, followed or not.
+    fleet.add("client", "bob").await;
+    for how in ["--attach", "--replay"] {
+        let args = ["stream", how, "00000000000000ab-1", "--of", "alice"];
+        let record = fleet.run("bob", &args).await.failed(21);
+        assert!(
+            record.contains("record of call 00000000000000ab-1 of alice: not allowed"),
+            "{record}"
+        );
+    }
+    // Ten seconds is the patience of what waits for the broker; each of these took milliseconds.
+    assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
+    fleet.run("alice", &["call", "bench/power", "on"]).await.ok();
+    drop(serve);
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_why() {
+    let fleet = Fleet::start().await;
+    fleet.add("client", "alice").await;
+    let brief = ["add", "client", "brief", "--expires", "1s"];
+    fleet.admin(&brief).await.ok();
+    let list = async |mut command: tokio::process::Command| run(command.arg("list")).await;
+    let mut nobody = fleet.command("alice", &[]);
+    nobody.env_remove("NATS_CREDS");
+    let nobody = list(nobody).await.failed(21);
+    assert!(nobody.contains("does not accept these credentials"), "{nobody}");
+    let mut stranger = fleet.command("alice", &[]);
+    stranger.env_remove("NATS_CA");
+    let stranger = list(stranger).await.failed(15);
+    assert!(stranger.contains("UnknownIssuer") && stranger.contains("--tlsca"), "{stranger}");
+    let mut misnamed = fleet.command("alice", &[]);
+    misnamed.env("NATS_URL", format!("tls://[::ffff:127.0.0.1]:{}", fleet.port));
+    let misnamed = list(misnamed).await.failed(15);
+    assert!(misnamed.contains("--tlsca"), "{misnamed}");
+    // The broker's clock and ours are one: wait until the second is over.
+    while fleet.run("brief", &["whoami", "-o", "json"]).await.json()["expired"] == false {}
+    let expired = fleet.run("brief", &["list"]).await.failed(21);
+    assert!(expired.contains("these credentials have expired"), "{expired}");
+    assert!(expired.contains("jmp-bus admin add"), "{expired}");
+    fleet.run("alice", &["list"]).await.ok();
 }
 
 #[tokio::test]

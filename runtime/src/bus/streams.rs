@@ -9,7 +9,6 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
 
 use super::{BusError, Conn, random};
 use crate::Settings;
@@ -218,18 +217,10 @@ async fn ask(
     const PATIENCE: Duration = Duration::from_secs(5);
     let inbox = Inbox::of_client(root, asker, bus_schema::Session(random()));
     let reply = inbox.token(random());
-    let mut answers = conn.subscribe(reply.clone()).await?;
-    conn.request(subject.clone(), reply, Bytes::from(body)).await?;
-    match timeout(PATIENCE, answers.next()).await {
-        Ok(Some(answer)) if answer.is_no_responders() => {
-            Err(BusError::Unfit("the broker has no JetStream: start it with -js".to_owned()))
-        }
-        Ok(Some(answer)) => serde_json::from_slice(answer.payload()).map_err(|error| {
-            BusError::Unfit(format!("JetStream's answer cannot be read: {error}"))
-        }),
-        Ok(None) => Err(BusError::Closed),
-        Err(_elapsed) => {
-            Err(BusError::Unfit(format!("no answer on {subject} within {PATIENCE:?}")))
-        }
+    let answer = conn.asked(subject, reply, Bytes::from(body), PATIENCE, asker.as_str()).await?;
+    if answer.is_no_responders() {
+        return Err(BusError::Unfit("the broker has no JetStream: start it with -js".to_owned()));
     }
+    serde_json::from_slice(answer.payload())
+        .map_err(|error| BusError::Unfit(format!("JetStream's answer cannot be read: {error}")))
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{CallError, Client, Inner, items::Unframer, mailroom::PostBox};
-use crate::bus::{Subscription, random};
+use crate::bus::{Subject, Subscription, random};
 
 /// Direct gets that are on their way at once.
 const GETS_AT_ONCE: usize = 16;
@@ -75,22 +75,25 @@ impl Client {
         follow: bool,
     ) -> Result<Attached, CallError> {
         let inner = &self.0;
+        let what = || format!("record of call {id} of {owner}");
         let live = match follow {
             true => {
                 let subject = FromExporter::out_of_call(&inner.root, owner, id.session, id.counter);
-                let live = inner.control().subscribe(subject).await?;
-                inner.control().confirm(inner.inbox.token(random())).await?;
+                let live = inner.control().subscribe(subject.clone()).await?;
+                let (own, name) = (inner.inbox.token(random()), inner.name.as_str());
+                let confirmed = inner.control().confirm(own, name, &[&subject]).await;
+                confirmed.map_err(|error| CallError::from(error).about(what()))?;
                 Some(live)
             }
             false => None,
         };
         let first = FromExporter::out_number(&inner.root, owner, id.session, id.counter, 0);
-        let no_record =
-            || CallError::NoDriver { address: format!("record of call {id} of {owner}") };
+        let no_record = || CallError::NoDriver { address: what() };
         let mut looks = 0;
         let answer = loop {
             let mut answer = request(inner, &first).await?;
             let answer = timeout(LOOK_EVERY * 2, answer.next()).await.map_err(|_| no_record())?;
+            let answer = answer.map_err(|error| CallError::from(error).about(what()))?;
             match answer.status() {
                 None => break answer,
                 Some(_) if looks == FIRST_LOOKS => return Err(no_record()),
@@ -130,8 +133,8 @@ impl Client {
 }
 
 async fn request(inner: &Arc<Inner>, subject: &str) -> Result<PostBox, CallError> {
-    let answers = inner.jetstream_box(1);
-    let get = Streams::direct_get(&Streams::of(&inner.root).out, subject);
+    let get = Subject::from(Streams::direct_get(&Streams::of(&inner.root).out, subject));
+    let answers = inner.jetstream_box(1, &get);
     inner.control().request(get, answers.subject.clone(), Bytes::new()).await?;
     Ok(answers)
 }
@@ -247,6 +250,7 @@ impl Attached {
             biased;
             answer = async { gets.front_mut().expect("guarded").1.next().await }, if !gets.is_empty() => {
                 let (number, _) = gets.pop_front().expect("guarded");
+                let Ok(answer) = answer else { return Came::Missing(number) };
                 match (answer.status(), Data::decode(answer.payload())) {
                     (None, Ok(data)) => Came::Record(number, Box::new(data)),
                     _ => Came::Missing(number),

@@ -18,7 +18,10 @@ use super::{
     mailroom::Letter,
     parts::LargeArgs,
 };
-use crate::{bus::Incoming, stream::ByteStream};
+use crate::{
+    bus::{Incoming, Subject},
+    stream::ByteStream,
+};
 
 /// A call that was told to stop by its deadline has this long to say how it ended.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -164,7 +167,8 @@ impl DriverRef {
         make: impl Fn(Timing) -> Bytes,
     ) -> Result<Incoming, CallError> {
         let inner = &self.client.0;
-        let mut answers = inner.post_box();
+        let subject = Subject::from(subject);
+        let mut answers = inner.post_box(&subject);
         let began = Instant::now();
         // The exporter keeps the deadline; its answer to that gets a moment to arrive.
         let until = began + limit + LAST_WORDS;
@@ -173,13 +177,13 @@ impl DriverRef {
         // The first attempt that an exporter may have heard.
         let mut first = None;
         let outcome = async {
-            inner.control().connected().await;
+            inner.control().reached().await?;
             guard.sent(answers.letters());
             // Whether every attempt so far went to nobody, so that nothing can have acted.
             let mut unheard = true;
             loop {
                 // The message tells its age, so it is not made until it can go.
-                inner.control().connected().await;
+                inner.control().reached().await?;
                 let first_sent = *first.get_or_insert_with(Instant::now);
                 let message = make(Timing {
                     attempt,
@@ -215,6 +219,18 @@ impl DriverRef {
                         return Err(CallError::OutcomeUnknown { address: self.shown(), why });
                     }
                     Letter::News(News::Unseen(_)) => unheard = false,
+                    Letter::Denied(denial) if attempt == 0 => {
+                        return Err(CallError::from(answers.denied(denial)).about(self.shown()));
+                    }
+                    // It was allowed before, so an earlier attempt may have got through.
+                    Letter::Denied(_) => {
+                        let why = "the broker does not allow it any more";
+                        return Err(CallError::Lost { address: self.shown(), why });
+                    }
+                    Letter::TurnedAway(_) => {
+                        let why = "the broker does not let this client in any more";
+                        return Err(CallError::Lost { address: self.shown(), why });
+                    }
                     Letter::News(News::Lost(why)) => {
                         return Err(CallError::Lost { address: self.shown(), why });
                     }

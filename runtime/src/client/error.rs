@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bus_schema::{Fault, Refusal, message::Unknown};
 
-use crate::{bus::BusError, stream::StreamError};
+use crate::{
+    bus::{Action, BusError, TurnedAway},
+    stream::StreamError,
+};
 
 /// Why an operation gave no result. [`may_have_acted`](Self::may_have_acted) says whether the
 /// device may have done something.
@@ -72,9 +75,28 @@ pub enum CallError {
     /// The answer cannot be read.
     #[error("the answer cannot be read: {0}")]
     Garbled(String),
+    /// The broker does not allow it: nothing was executed.
+    #[error("{}not allowed by the broker: {who} may not {action} {subject}", at(address.as_deref()))]
+    NotAllowed {
+        /// What it was about.
+        address: Option<String>,
+        /// Who we are.
+        who: String,
+        /// What we wanted to do.
+        action: Action,
+        /// Where.
+        subject: String,
+    },
+    /// The broker does not let us in.
+    #[error("the broker does not let us in: {0}")]
+    TurnedAway(TurnedAway),
     /// The broker.
     #[error("{0}")]
     Bus(String),
+}
+
+fn at(address: Option<&str>) -> String {
+    address.map(|address| format!("{address}: ")).unwrap_or_default()
 }
 
 fn unknown(why: Unknown) -> &'static str {
@@ -88,9 +110,12 @@ impl CallError {
     /// Whether the device may have done something. If not, the call can simply be made again.
     pub fn may_have_acted(&self) -> bool {
         match self {
-            Self::NoDriver { .. } | Self::Refused { .. } | Self::Unsendable(_) | Self::Bus(_) => {
-                false
-            }
+            Self::NoDriver { .. }
+            | Self::Refused { .. }
+            | Self::Unsendable(_)
+            | Self::NotAllowed { .. }
+            | Self::TurnedAway(_)
+            | Self::Bus(_) => false,
             Self::TimedOut { sent, .. } => *sent,
             Self::Fault { .. }
             | Self::Lost { .. }
@@ -101,8 +126,24 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// The same, with what it was about where it does not say so.
+    pub(crate) fn about(mut self, what: String) -> Self {
+        if let Self::NotAllowed { address, .. } = &mut self {
+            address.get_or_insert(what);
+        }
+        self
+    }
+}
+
 impl From<BusError> for CallError {
     fn from(error: BusError) -> Self {
-        Self::Bus(error.to_string())
+        match error {
+            BusError::Denied { who, action, subject } => {
+                Self::NotAllowed { address: None, who, action, subject }
+            }
+            BusError::TurnedAway(why) => Self::TurnedAway(why),
+            other => Self::Bus(other.to_string()),
+        }
     }
 }

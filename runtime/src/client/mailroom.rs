@@ -7,15 +7,17 @@ use std::{
 };
 
 use bus_schema::{
-    ExporterName, StreamId,
+    ClientName, ExporterName, StreamId,
+    message::ResetCode,
     subject::{ExporterVerb, FromExporter, Streams, To},
 };
 use bytes::Bytes;
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{CallError, Inner, calls::News};
 use crate::{
-    bus::{BusError, Conn, Incoming, Subscription, random},
+    bus::{BusError, Conn, Denial, Denials, Incoming, Subject, Subscription, TurnedAway, random},
     stream::{Heard, no_stream},
 };
 
@@ -33,6 +35,8 @@ struct Boxes {
 struct Box_ {
     /// Answers of JetStream carry its headers; elsewhere they are a forgery.
     from_jetstream: bool,
+    /// Where the request went.
+    asked: Subject,
     letters: Arc<Letters>,
 }
 
@@ -75,6 +79,10 @@ pub(crate) enum Letter {
     Answer(Incoming),
     /// What asking about the call found out.
     News(News),
+    /// The broker did not let the request through.
+    Denied(Denial),
+    /// The broker lets us in no more.
+    TurnedAway(TurnedAway),
 }
 
 impl Letters {
@@ -91,6 +99,7 @@ impl Letters {
 /// A reply subject and what comes to it. Dropping it gives the subject up.
 pub(crate) struct PostBox {
     mailroom: Mailroom,
+    owner: ClientName,
     token: u64,
     pub(crate) subject: String,
     letters: Arc<Letters>,
@@ -98,12 +107,20 @@ pub(crate) struct PostBox {
 
 impl PostBox {
     /// The next answer. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Incoming {
+    pub(crate) async fn next(&mut self) -> Result<Incoming, BusError> {
         loop {
-            if let Letter::Answer(answer) = self.letter().await {
-                return answer;
+            match self.letter().await {
+                Letter::Answer(answer) => return Ok(answer),
+                Letter::News(_) => {}
+                Letter::Denied(denial) => return Err(self.denied(denial)),
+                Letter::TurnedAway(why) => return Err(why.into()),
             }
         }
+    }
+
+    /// The error of a denial.
+    pub(crate) fn denied(&self, Denial { action, subject }: Denial) -> BusError {
+        BusError::Denied { who: self.owner.to_string(), action, subject }
     }
 
     /// The next answer or news. Cancel safe.
@@ -142,6 +159,23 @@ impl Mailroom {
         self.lock().calls.insert(counter, stream);
     }
 
+    /// Tells whoever asked there that the broker denied it.
+    fn deny(&self, denial: &Denial) {
+        let boxes = self.lock();
+        for waiting in boxes.answers.values() {
+            if *waiting.asked == *denial.subject {
+                waiting.letters.push(Letter::Denied(denial.clone())); // full: it is told already
+            }
+        }
+    }
+
+    /// Tells everybody who waits that nothing will come.
+    fn turn_away(&self, why: TurnedAway) {
+        for waiting in self.lock().answers.values() {
+            waiting.letters.push(Letter::TurnedAway(why)); // full: its answer is there
+        }
+    }
+
     /// They are for nobody any more.
     pub(crate) fn unroute_call(&self, counter: u64) {
         self.lock().calls.remove(&counter);
@@ -149,24 +183,25 @@ impl Mailroom {
 }
 
 impl Inner {
-    /// A fresh reply subject.
-    pub(crate) fn post_box(&self) -> PostBox {
-        self.new_box(2, false)
+    /// A fresh reply subject for what is asked at `asked`.
+    pub(crate) fn post_box(&self, asked: &Subject) -> PostBox {
+        self.new_box(2, false, asked)
     }
 
-    /// A fresh reply subject for up to `answers` answers of JetStream.
-    pub(crate) fn jetstream_box(&self, answers: usize) -> PostBox {
-        self.new_box(answers, true)
+    /// The same for up to `answers` answers of JetStream.
+    pub(crate) fn jetstream_box(&self, answers: usize, asked: &Subject) -> PostBox {
+        self.new_box(answers, true, asked)
     }
 
-    fn new_box(&self, capacity: usize, from_jetstream: bool) -> PostBox {
+    fn new_box(&self, capacity: usize, from_jetstream: bool, asked: &Subject) -> PostBox {
         let queue = Mutex::default();
         let letters = Arc::new(Letters { queue, capacity, came: Notify::new() });
         let token = random();
-        let entry = Box_ { from_jetstream, letters: letters.clone() };
+        let entry = Box_ { from_jetstream, asked: asked.clone(), letters: letters.clone() };
         self.mailroom.lock().answers.insert(token, entry);
         PostBox {
             mailroom: self.mailroom.clone(),
+            owner: self.name.clone(),
             token,
             subject: self.inbox.token(token),
             letters,
@@ -181,11 +216,12 @@ impl Inner {
         message: Bytes,
         patience: Duration,
     ) -> Result<Incoming, CallError> {
-        let mut answers = self.post_box();
-        let subject = self.subject(exporter, to);
+        let subject = Subject::from(self.subject(exporter, to));
+        let mut answers = self.post_box(&subject);
         let asked = async {
+            self.control().reached().await?;
             self.control().request(subject, answers.subject.clone(), message).await?;
-            Ok::<_, BusError>(answers.next().await)
+            answers.next().await
         };
         let address = || exporter.to_string();
         match timeout(patience, asked).await {
@@ -206,6 +242,8 @@ pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
     let ctl = control.subscribe(ctl).await?;
     inner.tasks.spawn(read(Arc::downgrade(inner), inbox, inner.stop.clone(), on_answer));
     inner.tasks.spawn(read(Arc::downgrade(inner), ctl, inner.stop.clone(), on_stream));
+    let denials = inner.control().denials.clone();
+    inner.tasks.spawn(hear_denials(Arc::downgrade(inner), denials, inner.stop.clone()));
     // No sentinel: a request published on the same connection comes after the subscriptions.
     Ok(())
 }
@@ -215,19 +253,19 @@ pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
     let bulk = inner.bus.bulk().await?;
     let down = FromExporter::down_wildcard(&inner.root, &inner.name, inner.session);
     let out = FromExporter::out_wildcard(&inner.root, &inner.name, inner.session);
-    for subject in [down, out] {
-        let messages = bulk.subscribe(subject).await?;
+    for subject in [&down, &out] {
+        let messages = bulk.subscribe(subject.clone()).await?;
         inner.tasks.spawn(read(Arc::downgrade(inner), messages, inner.stop.clone(), on_stream));
     }
     // Requests go by the other connection: this one's subscriptions must be in force first.
-    bulk.confirm(inner.inbox.token(random())).await?;
+    bulk.confirm(inner.inbox.token(random()), inner.name.as_str(), &[&down, &out]).await?;
     Ok(bulk)
 }
 
 async fn read(
     client: std::sync::Weak<Inner>,
     mut messages: Subscription,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
     take: fn(&Inner, Incoming) -> Option<()>,
 ) {
     loop {
@@ -239,6 +277,32 @@ async fn read(
         let (Some(message), Some(inner)) = (message, client.upgrade()) else { return };
         if take(&inner, message).is_none() {
             tracing::trace!("dropped a message that nobody waits for");
+        }
+    }
+}
+
+/// Brings what the broker denies to those who wait for it, until the client is closed.
+async fn hear_denials(client: std::sync::Weak<Inner>, denials: Denials, stop: CancellationToken) {
+    let mut denied = denials.listen();
+    let mut is_in = true;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            denial = denied.recv() => {
+                let Some(inner) = client.upgrade() else { return };
+                if let Ok(denial) = denial {
+                    inner.mailroom.deny(&denial);
+                }
+            }
+            why = denials.until_turned_away(), if is_in => {
+                let Some(inner) = client.upgrade() else { return };
+                is_in = false;
+                inner.mailroom.turn_away(why);
+                let text = format!("the broker does not let us in: {why}");
+                inner.switchboard.reset_all(ResetCode::Other, &text);
+            }
+            () = denials.until_let_in(), if !is_in => is_in = true,
         }
     }
 }

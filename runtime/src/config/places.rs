@@ -111,7 +111,7 @@ nuc: {power: pdu-1/port4}
             ("Rpi: {power: a/b}", "places.yaml:1:1: Rpi: \"Rpi\" is no place name"),
             ("rpi: {Power: a/b}", "places.yaml:1:7: rpi.Power: \"Power\" is no role name"),
             ("rpi:\n  power: A/b", "places.yaml:2:10: rpi.power: \"A\" is no exporter name"),
-            ("rpi: {power: 7}", "rpi.power: a number"),
+            ("rpi: {power: 7}", "rpi.power: expected text, got a number"),
             ("rpi: {}", "a place has at least one role"),
             ("rpi: {labels: {a: b}}", "a place has at least one role"),
             ("rpi: [a/b]", "expected a mapping"),

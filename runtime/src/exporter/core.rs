@@ -147,11 +147,11 @@ impl Core {
     }
 
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject
-    /// names, or nobody vouches for who asked. (On a broker without authentication nobody does,
-    /// and a plain `nats req` with its own inbox is welcome.)
+    /// names, or nobody vouches for who asked. (On a broker that does not know its users
+    /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
-            || (reply.starts_with("_INBOX.") && !self.control().is_authenticated())
+            || (reply.starts_with("_INBOX.") && !self.control().vouches())
     }
 
     /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own

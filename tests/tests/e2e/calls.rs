@@ -337,6 +337,9 @@ async fn a_plain_nats_client_calls_in_json_and_reads_errors_in_headers() -> anyh
     assert_eq!(error["error"]["kind"], "fault");
     assert_eq!(error["error"]["text"], "the relay is stuck");
     assert_eq!(lab.counted().len(), 1);
+    // As `nats req` does it: the inbox is nobody's, and neither does the broker know anybody.
+    let by_hand = peer.nats.request(peer.subject("bob", DriverVerb::Call, "count"), "".into());
+    assert_eq!(&by_hand.await?.payload[..], br#"{"result":null}"#);
     exporter.shutdown(GRACE).await?;
     Ok(())
 }

@@ -30,7 +30,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..80),
         cost_max in 4096..40_000usize,
     ) {
-        let mut ring = Ring::new(cost_max);
+        let mut ring = Ring::new(cost_max, 0);
         let mut cursor = ring.live();
         let mut now = SystemTime::UNIX_EPOCH;
         let (mut read, mut notes_made, mut notes_read) = (0, 0, 0);
@@ -44,7 +44,7 @@ proptest! {
                     prop_assert_eq!(ring.end(), end + len as u64);
                 }
                 Step::Note => {
-                    ring.note(format!("at {}", ring.end()));
+                    ring.note(now, format!("at {}", ring.end()));
                     notes_made += 1;
                 }
                 Step::Read => match ring.next(&mut cursor) {
@@ -53,7 +53,7 @@ proptest! {
                         read += lost;
                         prop_assert!(read <= ring.start());
                     }
-                    Next::Note(text) => {
+                    Next::Note { text, .. } => {
                         prop_assert_eq!(text, format!("at {read}"));
                         notes_read += 1;
                     }
@@ -82,7 +82,7 @@ proptest! {
         pushes in prop::collection::vec((0..5000u64, 1..3000usize), 1..30),
         from in 0..100_000u64,
     ) {
-        let mut ring = Ring::new(16 << 10);
+        let mut ring = Ring::new(16 << 10, 0);
         let mut now = SystemTime::UNIX_EPOCH;
         let mut times = Vec::new();
         for (after_us, len) in pushes {
@@ -101,7 +101,7 @@ proptest! {
                 let late = came.and_then(|came| came.duration_since(time).ok());
                 prop_assert!(late.is_some_and(|late| late < Duration::from_millis(1)), "{late:?}");
             }
-            Next::Note(_) => prop_assert!(false, "nobody made a note"),
+            Next::Note { .. } => prop_assert!(false, "nobody made a note"),
         }
     }
 }
