@@ -6,11 +6,12 @@ use bus_schema::{
     Address, Place, PlaceName, PlaceRef, Target, codec,
     subject::{FromAdmin, Streams},
 };
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::{
     Client,
-    bus::BusError,
+    bus::{BusError, Incoming},
     config::near,
     stored::{read_all, stored_subject},
 };
@@ -79,12 +80,8 @@ impl Client {
     pub async fn place(&self, name: &PlaceName) -> Result<Place, PlaceError> {
         let record = FromAdmin::Place(name.clone()).under(self.root());
         let get = Streams::direct_get(&Streams::of(self.root()).admin, &record);
-        let mut answers = self.0.jetstream_box(1);
-        let asked = async {
-            self.0.control().request(get, answers.subject.clone(), bytes::Bytes::new()).await?;
-            Ok::<_, BusError>(answers.next().await)
-        };
         let unfit = |why: &str| BusError::Unfit(format!("places cannot be read: {why}"));
+        let asked = self.ask_jetstream(get, Bytes::new());
         let answer = timeout(PATIENCE, asked).await.map_err(|_| unfit("no answer"))??;
         if answer.is_no_responders() {
             return Err(unfit("the broker has no stream for them").into());
@@ -150,13 +147,8 @@ impl Client {
         let name = &place.name;
         let not_stored = |why: String| PlaceError::NotStored { place: name.clone(), why };
         let subject = FromAdmin::Place(name.clone()).under(self.root());
-        let mut answers = self.0.jetstream_box(1);
-        let asked = async {
-            let message = codec::encode(place);
-            self.0.control().request(subject, answers.subject.clone(), message).await?;
-            Ok::<_, BusError>(answers.next().await)
-        };
         let silence = || not_stored("no answer; only admins may write places".to_owned());
+        let asked = self.ask_jetstream(subject, codec::encode(place));
         let answer = timeout(PATIENCE, asked).await.map_err(|_| silence())??;
         if answer.is_no_responders() {
             return Err(not_stored("the broker has no stream for places".to_owned()));
@@ -168,6 +160,13 @@ impl Client {
             }
             _ => Err(not_stored("JetStream's answer cannot be read".to_owned())),
         }
+    }
+
+    async fn ask_jetstream(&self, subject: String, message: Bytes) -> Result<Incoming, BusError> {
+        let subject = subject.into();
+        let mut answers = self.0.jetstream_box(1, &subject);
+        self.0.control().request(subject, answers.subject.clone(), message).await?;
+        answers.next().await
     }
 
     /// Lets a place be no more. It takes an admin's rights.

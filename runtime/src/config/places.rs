@@ -47,7 +47,7 @@ fn place(entry: &Entry, problems: &mut Problems) -> Option<Place> {
     let Entry { key, at, value } = entry;
     let trail = Trail::TOP.key(key);
     let name = key.parse::<PlaceName>();
-    let name = name.map_err(|error| problems.add(*at, &trail, error)).ok();
+    let name = name.map_err(|error| problems.add(*at, trail, error)).ok();
     let (mut roles, mut labels, mut description) = (Vec::new(), Default::default(), String::new());
     for Entry { key, at, value } in mapping(value, &trail, problems)? {
         let trail = trail.key(key);
@@ -58,20 +58,20 @@ fn place(entry: &Entry, problems: &mut Problems) -> Option<Place> {
             }
             role => {
                 let role = role.parse::<RoleName>();
-                let role = role.map_err(|error| problems.add(*at, &trail, error)).ok();
+                let role = role.map_err(|error| problems.add(*at, trail, error)).ok();
                 let address = keys::text(value, &trail, problems).and_then(|text| {
                     let address = text.parse::<Address>();
-                    address.map_err(|error| problems.add(value.at, &trail, error)).ok()
+                    address.map_err(|error| problems.add(value.at, trail, error)).ok()
                 });
                 roles.extend(role.zip(address));
             }
         }
     }
     if roles.is_empty() && problems.is_empty() {
-        problems.add(*at, &trail, "a place has at least one role: write \"role: exporter/child\"");
+        problems.add(*at, trail, "a place has at least one role: write \"role: exporter/child\"");
     }
     if roles.len() > PLACE_ROLES_MAX {
-        problems.add(*at, &trail, format_args!("more than {PLACE_ROLES_MAX} roles"));
+        problems.add(*at, trail, format_args!("more than {PLACE_ROLES_MAX} roles"));
     }
     let roles = roles.into_iter().collect();
     Some(Place { name: name?, roles, labels, description, removed: false })
