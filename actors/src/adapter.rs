@@ -8,6 +8,8 @@ use runtime::{ByteStream, CallError, DriverRef, blocking};
 
 pub(crate) mod expect;
 pub(crate) mod portforward;
+#[cfg(feature = "ssh")]
+pub(crate) mod ssh;
 
 /// Connects a stream method of a driver to a tool: a port, a session, a page.
 ///

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::{
     CommandPower, CommandPowerConfig, Composite, EchoNetwork, FakePower, FakePowerConfig,
     NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell,
-    ShellConfig, TcpNetwork, TcpNetworkConfig, UdpNetwork, UdpNetworkConfig, UnixNetwork,
-    UnixNetworkConfig,
+    ShellConfig, SshNetwork, SshNetworkConfig, TcpNetwork, TcpNetworkConfig, UdpNetwork,
+    UdpNetworkConfig, UnixNetwork, UnixNetworkConfig,
 };
 
 /// Every kind of driver that jmp-bus brings. A lab adds its own with [`Kinds::with`].
@@ -23,6 +23,7 @@ pub fn kinds() -> Kinds {
         .with(Kind::of::<TcpNetwork>())
         .with(Kind::of::<UdpNetwork>())
         .with(Kind::of::<UnixNetwork>())
+        .with(Kind { build: ssh, ..Kind::of::<SshNetwork>() })
         .with(Kind::of::<EchoNetwork>())
         .with(Qemu::kind())
         .with(Serial::kind())
@@ -148,6 +149,27 @@ impl DriverKind for UnixNetwork {
     }
 }
 
+impl DriverKind for SshNetwork {
+    const KIND: &'static str = "ssh";
+    const ALIASES: &'static [&'static str] = &["jumpstarter_driver_ssh.driver.SSHWrapper"];
+    const HELP: &'static str = "Connects to an SSH server, and says who logs in there.";
+    const CHILDREN: ChildrenRule = ChildrenRule::Configured;
+    type Config = SshNetworkConfig;
+
+    async fn open(config: SshNetworkConfig, _: Site) -> Result<Self, Fault> {
+        Self::new(config)
+    }
+
+    fn interfaces_of_kind() -> Vec<Arc<Interface>> {
+        vec![NetworkInterface::describe(), crate::network::ssh::SshNetworkInterface::describe()]
+    }
+}
+
+fn ssh(value: Value, site: &Site) -> Result<Node, BuildError> {
+    SshNetwork::new(config::<SshNetwork>(&value, site)?).map_err(BuildError::new)?;
+    (Kind::of::<SshNetwork>().build)(value, site)
+}
+
 impl DriverKind for EchoNetwork {
     const KIND: &'static str = "echo";
     const ALIASES: &'static [&'static str] = &["jumpstarter_driver_network.driver.EchoNetwork"];
@@ -233,6 +255,10 @@ mod tests {
       dns: {type: jumpstarter_driver_network.driver.UdpNetwork, config: {host: localhost, port: 53}}
       x: {type: unix, config: {path: /tmp/x}}
       echo: {type: echo}
+      board: {type: ssh, config: {host: localhost, default_username: root}}
+      wrapped:
+        type: jumpstarter_driver_ssh.driver.SSHWrapper
+        children: {tcp: {type: tcp, config: {host: localhost, port: 22}}}
       again: {ref: power}
   lab: {type: shell, config: {methods: {ls: ls -l, df: {command: df, timeout: 5, description: Free.}}}}
 ",
@@ -252,6 +278,7 @@ mod tests {
             ),
             ("{type: command-power, config: {on: [], off: [x]}}", "the command is empty"),
             ("{type: tcp, config: {host: x, port: 70000}}", "d.config.port"),
+            ("{type: ssh, config: {ssh_identity: a, ssh_identity_file: b}}", "not both"),
             ("{type: shell, config: {methods: {call_method: ls}}}", "use another name"),
             ("{type: shell, config: {methods: {ls: {comand: ls}}}}", "no field \"comand\""),
             ("{type: fake-power, config: {volts: 5}}", "voltage"),

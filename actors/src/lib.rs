@@ -4,7 +4,7 @@
 //! |---------------------------------------------------|----------------|
 //! | [`Composite`]                                     | nothing: it holds other drivers |
 //! | [`FakePower`], [`ProcessPower`], [`CommandPower`] | the [`Power`] of a device |
-//! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
+//! | [`TcpNetwork`], [`UdpNetwork`], [`UnixNetwork`], [`SshNetwork`], [`EchoNetwork`] | a service in a [`Network`] |
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
@@ -13,6 +13,7 @@
 //! |---------------------------------------------------|----------------|
 //! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
 //! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
+//! | `SshAdapter` (feature `ssh`)                      | SSH: commands, files, ports |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -28,6 +29,11 @@ mod qemu;
 mod serial;
 mod shell;
 
+#[cfg(feature = "ssh")]
+pub use adapter::ssh::{
+    Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,
+    SshError, SshForward, Terminal,
+};
 pub use adapter::{
     ClientAdapter, StreamMethod,
     expect::{
@@ -44,6 +50,7 @@ pub use kinds::kinds;
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
+    ssh::{SshNetwork, SshNetworkBlocking, SshNetworkClient, SshNetworkConfig},
     tcp::{TcpNetwork, TcpNetworkConfig},
     udp::{UdpNetwork, UdpNetworkBlocking, UdpNetworkClient, UdpNetworkConfig},
     unix::{UnixNetwork, UnixNetworkConfig},

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 pub(crate) mod echo;
+pub(crate) mod ssh;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 pub(crate) mod unix;

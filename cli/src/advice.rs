@@ -4,6 +4,8 @@
 
 use std::{borrow::Cow, io, process::ExitCode};
 
+#[cfg(feature = "ssh")]
+use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
@@ -71,6 +73,13 @@ pub(crate) enum CliError {
     Io { what: String, source: io::Error },
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
+    #[cfg(feature = "ssh")]
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The command on the board ended like this.
+    #[cfg(feature = "ssh")]
+    #[error("the command on the board ended with {0}")]
+    Remote(u8),
     #[error("{file}: {error}")]
     Script { file: String, error: ScriptError },
     /// What a script expected did not come.
@@ -102,6 +111,10 @@ impl CliError {
         match self {
             Self::Call(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
+            #[cfg(feature = "ssh")]
+            Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
+            #[cfg(feature = "ssh")]
+            Self::Ssh(_) | Self::Remote(_) => true,
             Self::Some { .. } | Self::Interrupted(_) | Self::NobodyReads | Self::Show(_) => true,
             _ => false,
         }
@@ -125,6 +138,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (19, "a step of `demo` did not happen as it should"),
     (20, "what a script expects at a console did not come; something may have been typed"),
     (21, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (25, "the host key of the board has changed, or is not known; nothing was sent to it"),
+    (26, "the board let nobody in by what was shown to it"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
     (141, "whoever read the output left"),
     (143, "told to stop by SIGTERM; what was open was cancelled"),
@@ -173,6 +188,10 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
+        #[cfg(feature = "ssh")]
+        CliError::Ssh(error) => return of_ssh(error),
+        #[cfg(feature = "ssh")]
+        CliError::Remote(code) => (*code, ""),
         CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
         CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
@@ -259,6 +278,25 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
     hint.into()
 }
 
+#[cfg(feature = "ssh")]
+fn of_ssh(error: &SshError) -> Advice {
+    let (code, hint) = match error {
+        SshError::Open(error) => return of_call(error),
+        SshError::HostKeyChanged { .. } => {
+            (25, "if you know why, such as a new image, let it be known anew with --forget")
+        }
+        SshError::HostKeyUnknown { .. } => (25, "record it with --unknown-host pin"),
+        SshError::Local { .. } => (1, ""),
+        SshError::Key { .. } => (1, "name another one with --identity"),
+        SshError::Refused { .. } => (26, "see --login, --identity and --password-file"),
+        SshError::TimedOut { .. } => (11, "is its SSH server up? give it more time with --timeout"),
+        SshError::Denied(_) | SshError::Remote { .. } => (13, ""),
+        SshError::TooMuch(_) => (1, "write it to a file there, and get that"),
+        SshError::Session(_) => (14, "is the board still up?"),
+    };
+    (code, hint.into())
+}
+
 fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
         BusError::TurnedAway(why) => of_turned_away(*why),
@@ -341,6 +379,8 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
         (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        #[cfg(feature = "ssh")]
+        (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
             eprintln!("jmp-bus: {error}");

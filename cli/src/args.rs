@@ -101,6 +101,26 @@ impl Global {
         }
     }
 
+    /// The options that another run of this program reaches the same broker by. Secrets are not
+    /// among them: they are for files and the environment.
+    pub(crate) fn reach(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let client = self.client.as_ref().map(ToString::to_string);
+        let options = [
+            ("--server", self.server.clone()),
+            ("--context", self.context.clone()),
+            ("--creds", path(&self.creds)),
+            ("--nkey", path(&self.nkey)),
+            ("--tlsca", path(&self.tlsca)),
+            ("--tlscert", path(&self.tlscert)),
+            ("--tlskey", path(&self.tlskey)),
+            ("--root", Some(self.root.to_string())),
+            ("--as", client),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+        given.flatten().collect()
+    }
+
     /// The name that was given.
     pub(crate) fn asked_for(&self) -> Option<&ClientName> {
         self.client.as_ref()

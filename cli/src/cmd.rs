@@ -20,6 +20,8 @@ mod list;
 mod logs;
 mod place;
 mod serve;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod stream;
 mod whoami;
 
@@ -49,13 +51,13 @@ macro_rules! commands {
         impl Command {
             pub(crate) fn role(&self) -> Role {
                 match self {
-                    $(Self::$name(_) => Role::$role,)*
+                    $($(#[$meta])* Self::$name(_) => Role::$role,)*
                 }
             }
 
             pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
                 match self {
-                    $(Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
+                    $($(#[$meta])* Self::$name(cmd) => Box::pin(cmd.run(session)).await,)*
                 }
             }
         }
@@ -69,6 +71,7 @@ commands! {
     console Console Client,
     forward Forward Worker,
     expect Expect Client,
+    #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,
     describe Describe Client,
     events Events Client,

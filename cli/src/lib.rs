@@ -31,6 +31,8 @@ mod output;
 mod program;
 mod request;
 mod session;
+#[cfg(feature = "ssh")]
+mod ssh;
 mod table;
 mod told;
 

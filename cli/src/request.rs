@@ -7,7 +7,7 @@ use std::{
 
 use bus_schema::{Address, Target, Value, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
-use runtime::{CallError, Client, DriverRef, StreamError};
+use runtime::{CallError, Client, DriverRef, Found, StreamError};
 use tokio::time::timeout;
 
 use crate::advice::CliError;
@@ -55,6 +55,14 @@ impl Asked {
 
     /// The driver, if it is there: for what is opened again and again.
     pub(crate) async fn driver(&self, client: &Client) -> Result<DriverRef, CliError> {
+        Ok(self.found(client).await?.0)
+    }
+
+    /// [`driver`](Self::driver), and what the registry says of it.
+    pub(crate) async fn found(
+        &self,
+        client: &Client,
+    ) -> Result<(DriverRef, Option<Found>), CliError> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let target = client.settle(&self.target).await?;
         let direct = match &target {
@@ -67,14 +75,14 @@ impl Asked {
             }
         };
         let found = client.registry().resolve(&target).await?;
-        let driver = match (direct, found) {
+        let driver = match (direct, &found) {
             // A driver may have a UUID of its own.
             (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
-            (_, Some(found)) => client.driver_by_id(found.exporter, found.record.id),
+            (_, Some(found)) => client.driver_by_id(found.exporter.clone(), found.record.id),
             (Some(direct), None) if is_unheard_of(client, &target).await => direct,
             _ => return Err(not_found(client, &target).await),
         };
-        Ok(self.in_time(driver))
+        Ok((self.in_time(driver), found))
     }
 
     /// What an error of copying to or from a stream of the driver means.

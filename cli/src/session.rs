@@ -89,6 +89,12 @@ impl Session {
         }
     }
 
+    /// A file in which this user keeps what must outlast this run.
+    #[cfg(feature = "ssh")]
+    pub(crate) fn state_file(&self, name: &str) -> PathBuf {
+        self.state_dir(None, name)
+    }
+
     /// Where an exporter of this name keeps what must outlast it.
     pub(crate) fn state_dir(&self, given: Option<PathBuf>, exporter: &str) -> PathBuf {
         let dir = |name: &str| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());

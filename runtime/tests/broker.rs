@@ -94,10 +94,12 @@ async fn a_dropped_broker_leaves_nothing() -> TestResult {
 #[tokio::test]
 async fn a_broker_whose_start_is_abandoned_leaves_nothing() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let server = script(
-        dir.path(),
-        r#"[ "$1" = --version ] && exec nats-server --version; echo $$ >"$(dirname "$0")/pid"; exec sleep 100"#,
+    let real = LocalBroker::find(&BrokerOptions::default()).await?;
+    let waits = format!(
+        r#"[ "$1" = --version ] && exec {} --version; echo $$ >"$(dirname "$0")/pid"; exec sleep 100"#,
+        real.display()
     );
+    let server = script(dir.path(), &waits);
     let options = BrokerOptions { server: Some(server), ..Default::default() };
     let mut start = Box::pin(LocalBroker::start(options));
     let pid_file = dir.path().join("pid");
@@ -231,7 +233,8 @@ async fn a_taken_port_is_reported_at_once() -> TestResult {
 #[tokio::test]
 async fn a_server_behind_a_script_that_waits_for_it_ends_with_its_broker() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let server = script(dir.path(), r#"nats-server "$@"; exit $?"#);
+    let real = LocalBroker::find(&BrokerOptions::default()).await?;
+    let server = script(dir.path(), &format!(r#"{} "$@"; exit $?"#, real.display()));
     let options = BrokerOptions { server: Some(server), ..Default::default() };
 
     let stopped = LocalBroker::start(options.clone()).await?;

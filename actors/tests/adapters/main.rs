@@ -1,3 +1,5 @@
 //! Adapters, over the bus.
 
 mod forward;
+#[cfg(feature = "ssh")]
+mod ssh;

@@ -53,7 +53,7 @@ pub(crate) async fn open(
 
 /// Copies both ways. A person at a terminal who is hung up on has nothing more to say; a pipe is
 /// copied to its end.
-async fn pipe(stream: ByteStream, out: Output) -> io::Result<()> {
+pub(crate) async fn pipe(stream: ByteStream, out: Output) -> io::Result<()> {
     let (mut from, mut to) = split(stream);
     let send = async {
         copy(&mut stdin(), &mut to).await?;

@@ -13,4 +13,5 @@ mod look;
 mod pipes;
 mod place;
 mod serve;
+mod ssh;
 mod stream;
