@@ -106,6 +106,7 @@ pub trait Console {
     /// Reads along. A watcher never slows the console down: one that is too slow for it finds
     /// `[n bytes lost]` in the place of what it missed, and finds notes in brackets where the device
     /// went or came back.
+    #[method(observe)]
     async fn watch(
         &self,
         cx: &Context,
@@ -117,6 +118,7 @@ pub trait Console {
 
     /// What the console said, with times. Where a place does not follow on the one before, the
     /// bytes between are no longer kept.
+    #[method(observe)]
     async fn capture(
         &self,
         cx: &Context,
@@ -130,7 +132,7 @@ pub trait Console {
     ) -> Result<(), Fault>;
 
     /// How far the capture reaches.
-    #[method(concurrent)]
+    #[method(concurrent, observe)]
     async fn capture_info(&self) -> CaptureInfo;
 }
 

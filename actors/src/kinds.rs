@@ -7,10 +7,11 @@ use runtime::{BuildError, ChildrenRule, DriverKind, Kind, Kinds, Node, Site};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CommandPower, CommandPowerConfig, Composite, EchoNetwork, FakePower, FakePowerConfig,
-    NetworkInterface, PowerInterface, ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell,
-    ShellConfig, SshNetwork, SshNetworkConfig, TcpNetwork, TcpNetworkConfig, UdpNetwork,
-    UdpNetworkConfig, UnixNetwork, UnixNetworkConfig,
+    CommandPower, CommandPowerConfig, CommandStorageMux, Composite, EchoNetwork, FakeFlasher,
+    FakePower, FakePowerConfig, FakeStorageMux, FileStorage, NetworkInterface, PowerInterface,
+    ProcessPower, ProcessPowerConfig, Qemu, Serial, Shell, ShellConfig, SshNetwork,
+    SshNetworkConfig, TargetFlasher, TcpNetwork, TcpNetworkConfig, UdpNetwork, UdpNetworkConfig,
+    UnixNetwork, UnixNetworkConfig,
 };
 
 /// Every kind of driver that jmp-bus brings. A lab adds its own with [`Kinds::with`].
@@ -28,6 +29,11 @@ pub fn kinds() -> Kinds {
         .with(Qemu::kind())
         .with(Serial::kind())
         .with(Kind { build: shell, ..Kind::of::<Shell>() })
+        .with(Kind { build: checked::<FileStorage>, ..Kind::of::<FileStorage>() })
+        .with(Kind { build: checked::<TargetFlasher>, ..Kind::of::<TargetFlasher>() })
+        .with(Kind { build: checked::<FakeFlasher>, ..Kind::of::<FakeFlasher>() })
+        .with(Kind { build: checked::<CommandStorageMux>, ..Kind::of::<CommandStorageMux>() })
+        .with(Kind { build: checked::<FakeStorageMux>, ..Kind::of::<FakeStorageMux>() })
 }
 
 impl DriverKind for Composite {
@@ -205,6 +211,36 @@ impl DriverKind for Shell {
 fn shell(value: Value, site: &Site) -> Result<Node, BuildError> {
     Shell::new(config::<Shell>(&value, site)?).map_err(BuildError::new)?;
     (Kind::of::<Shell>().build)(value, site)
+}
+
+/// What can be wrong with a configuration beyond its type.
+trait Check: DriverKind {
+    fn check(config: Self::Config) -> Result<(), Fault>;
+}
+
+macro_rules! check {
+    ($($driver:ty: $new:expr),* $(,)?) => {
+        $(impl Check for $driver {
+            fn check(config: Self::Config) -> Result<(), Fault> {
+                $new(config).map(drop)
+            }
+        })*
+    };
+}
+check! {
+    FileStorage: FileStorage::new,
+    TargetFlasher: TargetFlasher::new,
+    FakeFlasher: FakeFlasher::new,
+    CommandStorageMux: CommandStorageMux::new,
+    FakeStorageMux: |config| FakeStorageMux::new(&config),
+}
+
+fn checked<D: Check<Config: DeserializeOwned>>(
+    value: Value,
+    site: &Site,
+) -> Result<Node, BuildError> {
+    D::check(config::<D>(&value, site)?).map_err(BuildError::new)?;
+    (Kind::of::<D>().build)(value, site)
 }
 
 /// The configuration of a kind that has more to say about it than its type does.

@@ -8,6 +8,9 @@
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
+//! | [`FileStorage`]                                   | a file or block device, as [`Storage`] |
+//! | [`TargetFlasher`], [`FakeFlasher`]                | named targets, as a [`Flasher`] |
+//! | [`CommandStorageMux`], [`FakeStorageMux`]         | a [`StorageMux`] |
 //!
 //! | adapter                                           | what it connects a stream method to |
 //! |---------------------------------------------------|----------------|
@@ -21,13 +24,16 @@
 mod adapter;
 mod composite;
 mod console;
+mod flasher;
 mod kinds;
+mod mux;
 mod network;
 mod power;
 mod process;
 mod qemu;
 mod serial;
 mod shell;
+mod storage;
 
 #[cfg(feature = "ssh")]
 pub use adapter::ssh::{
@@ -46,7 +52,16 @@ pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,
 };
+pub use flasher::{
+    FakeFlasher, FakeFlasherConfig, Flasher, FlasherBlocking, FlasherClient, FlasherInterface,
+    TargetFlasher, TargetFlasherConfig,
+};
 pub use kinds::kinds;
+pub use mux::{
+    CommandStorageMux, CommandStorageMuxConfig, FakeStorageMux, FakeStorageMuxBlocking,
+    FakeStorageMuxClient, FakeStorageMuxConfig, MuxSide, StorageMux, StorageMuxBlocking,
+    StorageMuxClient, StorageMuxInterface,
+};
 pub use network::{
     Network, NetworkBlocking, NetworkClient, NetworkInterface,
     echo::EchoNetwork,
@@ -76,4 +91,8 @@ pub use serial::{
 pub use shell::{
     Script, Scripts, ScriptsBlocking, ScriptsClient, ScriptsInterface, Shell, ShellConfig,
     ShellOutput,
+};
+pub use storage::{
+    Storage, StorageBlocking, StorageClient, StorageInterface, StorageProgress, Written,
+    file::FileStorage, medium::MediumConfig,
 };

@@ -44,6 +44,7 @@ pub trait Power {
     }
 
     /// Reads the meter: once at once, and then again and again until the caller has enough.
+    #[method(observe)]
     async fn read(&self, cx: &Context, items: Items<PowerReading>) -> Result<(), Fault>;
 }
 

@@ -298,7 +298,7 @@ impl Serial {
 
     /// How the port is set.
     #[export]
-    #[method(concurrent)]
+    #[method(concurrent, observe)]
     async fn settings(&self) -> LineSettings {
         self.settings.lock().await.clone()
     }

@@ -303,6 +303,7 @@ fn describe(name: &str, script: &Script) -> Method {
         result: ShellOutput::describe(),
         concurrent: false,
         uncancellable: false,
+        observe: false,
         deadline_ms: None,
     }
 }

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Refusal, RefusalCode,
+    CallId, Refusal, RefusalCode,
     limits::DEPTH_MAX,
-    message::{Begin, Data, End},
+    message::{Begin, Call, Data, End, Form, Outcome, Reply},
 };
 
 /// The versions of the wire that this code speaks.
@@ -100,7 +100,7 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
 }
 
 /// Splits off version and kind, which every version of the protocol can read.
-fn open<'a>(
+pub(crate) fn open<'a>(
     bytes: &'a [u8],
     kind: u8,
     expected: &'static str,
@@ -113,7 +113,7 @@ fn open<'a>(
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(
+pub(crate) fn read<'a, T: Deserialize<'a>>(
     theirs: u8,
     body: &'a [u8],
     what: &'static str,
@@ -129,6 +129,96 @@ fn read<'a, T: Deserialize<'a>>(
 /// Whether a body is JSON by hand rather than a message: empty, or it starts with `{`.
 pub fn is_json(bytes: &[u8]) -> bool {
     matches!(bytes.first(), None | Some(b'{'))
+}
+
+/// What a reply with a result begins with: version, kind, `{"outcome": {"result":`.
+const RESULT_HEAD: &[u8] = b"\x01\x02\x81\xa7outcome\x81\xa6result";
+
+impl Reply {
+    /// The bytes of a reply with `result`: what [`encode`] writes, in one go.
+    pub fn encode_result(result: &[u8]) -> Bytes {
+        let mut bytes = Vec::with_capacity(RESULT_HEAD.len() + 5 + result.len());
+        bytes.extend_from_slice(RESULT_HEAD);
+        write_bin(&mut bytes, result);
+        bytes.into()
+    }
+
+    /// The message in `bytes`; a result is a slice of them, not a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`], as [`decode`].
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        match bytes.strip_prefix(RESULT_HEAD).and_then(read_bin) {
+            Some(result) => Ok(Self { outcome: Outcome::Result(bytes.slice_ref(result)) }),
+            None => decode(bytes), // an answer of another sort, or of another writer
+        }
+    }
+}
+
+impl Call {
+    /// The bytes of the message: what [`encode`] writes, without going over serde. Every call of
+    /// every client passes here.
+    pub fn encode(&self) -> Bytes {
+        let Self { id, attempt, age_ms, deadline_ms, done_below, epoch, form, args, parts } = self;
+        let mut out = Vec::with_capacity(CALL_BYTES + args.len());
+        out.extend_from_slice(&[version::CURRENT, Self::KIND, 0x80]);
+        let mut field = |name: &str, write: &dyn Fn(&mut Vec<u8>)| {
+            out[2] += 1; // a map of one more
+            write_text(&mut out, name);
+            write(&mut out);
+        };
+        let int = |value: u64| move |out: &mut Vec<u8>| write_int(out, value);
+        if let Some(id) = id {
+            field("id", &|out| write_text(out, id.text(&mut [0; CallId::TEXT_BYTES_MAX])));
+        }
+        if *attempt != 0 {
+            field("attempt", &int(u64::from(*attempt)));
+        }
+        if *age_ms != 0 {
+            field("age_ms", &int(*age_ms));
+        }
+        field("deadline_ms", &int(*deadline_ms));
+        if *done_below != 0 {
+            field("done_below", &int(*done_below));
+        }
+        if let Some(epoch) = epoch {
+            field("epoch", &int(*epoch));
+        }
+        if *form == Form::Words {
+            field("form", &|out| write_text(out, "words"));
+        }
+        if !args.is_empty() {
+            field("args", &|out| write_bin(out, args));
+        }
+        if let Some(parts) = parts {
+            field("parts", &|out| {
+                rmp_serde::encode::write_named(out, parts).expect("a map of text and integer");
+            });
+        }
+        out.into()
+    }
+}
+
+/// What a call takes without its arguments, as a rule.
+const CALL_BYTES: usize = 160;
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    rmp::encode::write_str(out, text).expect("memory takes it");
+}
+
+fn write_int(out: &mut Vec<u8>, value: u64) {
+    rmp::encode::write_uint(out, value).expect("memory takes it");
+}
+
+fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
+    rmp::encode::write_bin(out, bytes).expect("memory takes it");
+}
+
+/// The one MessagePack `bin` that `bytes` are.
+fn read_bin(mut bytes: &[u8]) -> Option<&[u8]> {
+    let len = rmp::decode::read_bin_len(&mut bytes).ok()?;
+    (bytes.len() == len as usize).then_some(bytes)
 }
 
 /// Bytes that a plain [`Data`] message adds to its payload.
@@ -197,7 +287,7 @@ impl Data {
 
 /// A MessagePack `bin` that stays where it is.
 #[derive(Default)]
-struct Raw<'a>(&'a [u8]);
+pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::TEXT_BYTES_MAX;
+use crate::{ClientName, limits::TEXT_BYTES_MAX};
 
 /// What a driver reports when the device, or the driver itself, failed. The call was executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -134,6 +134,8 @@ words! {
         Unreachable = "unreachable",
         /// The operating system failed a read, a write or an open.
         Io = "io",
+        /// The data that was lent could not be read: it is gone, damaged, or not what it was said to be.
+        Resource = "resource",
         /// The driver panicked; it is being restarted.
         Panic = "panic",
         /// The method was stopped because its caller cancelled, or at its deadline.
@@ -191,12 +193,19 @@ pub struct Refusal {
     /// How long the present holder has had the device, in ms, where the answer is *busy*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Who has the lease, where the answer is *not leased* or *busy*.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<ClientName>,
+    /// How long it lasts at most, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal. Text past [`TEXT_BYTES_MAX`] is cut.
     pub fn new(code: RefusalCode, text: impl fmt::Display) -> Self {
-        Self { code, text: cut(text.to_string()), limit: None, since_ms: None }
+        let text = cut(text.to_string());
+        Self { code, text, limit: None, since_ms: None, holder: None, left_ms: None }
     }
 
     /// The same refusal, naming the limit that was exceeded.

@@ -4,14 +4,16 @@
 use std::str::from_utf8;
 
 use bytes::Bytes;
+use serde::Deserialize as _;
 
 use crate::{
-    Address, Args, CallId, ClientName, DriverId, Event, Field, Incarnation, Interface,
-    InterfaceDigest, Kind, LogLines, Method, MethodName, Path, Place, Presence, Root, Selector,
-    Session, StreamId, Target, TreeRecord, Type, Value, Variant,
+    Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
+    Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Lent,
+    LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session, Sha256,
+    StreamId, Target, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromAdmin, FromClient, FromExporter, Inbox},
+    subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored},
 };
 
 /// One decoder.
@@ -31,9 +33,18 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("data", data),
     ("ack", message::<Ack>),
     ("reset", message::<Reset>),
+    ("lease", message::<LeaseAsk>),
+    ("leased", message::<Leased>),
+    ("lease-news", message::<LeaseNews>),
+    ("admin", message::<AdminAsk>),
+    ("administered", message::<Administered>),
+    ("board", message::<Board>),
     ("presence", message::<Presence>),
     ("tree", message::<TreeRecord>),
     ("interface", message::<Interface>),
+    ("manifest", manifest),
+    ("block", block),
+    ("lent", lent),
     ("event", message::<Event>),
     ("log", message::<LogLines>),
     ("place", message::<Place>),
@@ -64,6 +75,40 @@ pub fn data(bytes: &[u8]) {
     }
 }
 
+/// A manifest, and what is read from it.
+pub fn manifest(bytes: &[u8]) {
+    message::<Manifest>(bytes);
+    if let Ok(manifest) = codec::decode::<Manifest>(bytes)
+        && manifest.check().is_ok()
+    {
+        let count = manifest.count();
+        let whole: u64 = [0, count.saturating_sub(1)].map(|at| manifest.len_of(at)).iter().sum();
+        assert!(whole <= 2 * manifest.block_bytes);
+        let _ = manifest.digests(&manifest.blocks);
+    }
+}
+
+/// A part of a block.
+pub fn block(bytes: &[u8]) {
+    if let Ok(part) = BlockPart::decode(&Bytes::copy_from_slice(bytes)) {
+        let _ = part.check();
+        let written = part.encode();
+        let read = BlockPart::decode(&written).expect("what was written can be read");
+        assert_eq!(read, part);
+    }
+}
+
+/// A resource as an argument.
+pub fn lent(bytes: &[u8]) {
+    let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
+    de.set_max_depth(crate::limits::DEPTH_MAX);
+    if let Ok(lent) = Lent::deserialize(&mut de) {
+        let _ = (lent.check(), format!("{lent:?}"));
+        let written = rmp_serde::to_vec_named(&lent).expect("it can be written");
+        assert_eq!(rmp_serde::from_slice::<Lent>(&written).expect("and read"), lent);
+    }
+}
+
 /// Subjects, as either side reads them.
 pub fn subjects(bytes: &[u8]) {
     let Ok(text) = from_utf8(bytes) else { return };
@@ -78,7 +123,10 @@ pub fn subjects(bytes: &[u8]) {
     if let Ok(subject) = FromAdmin::read(&root, text) {
         assert_eq!(subject.under(&root), text);
     }
-    let _ = FromClient::speaker(&root, text);
+    if let Ok(subject) = Stored::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
+    }
+    let _ = Spoken::speaker(&root, text);
     let client: ClientName = "alice".parse().expect("a name");
     let inbox = Inbox::of_client(&root, &client, Session(1));
     let _ = (inbox.read(text), Inbox::belongs_to(text, &root, &client));
@@ -108,9 +156,11 @@ pub fn ids(bytes: &[u8]) {
     id::<DriverId>(text);
     id::<CallId>(text);
     id::<StreamId>(text);
+    id::<TicketId>(text);
     id::<Session>(text);
     id::<Incarnation>(text);
     id::<InterfaceDigest>(text);
+    id::<Sha256>(text);
     id::<MethodName>(text);
     id::<ClientName>(text);
 }
@@ -155,6 +205,7 @@ pub fn args(bytes: &[u8]) {
         result: Type::Unit,
         concurrent: false,
         uncancellable: false,
+        observe: false,
         deadline_ms: None,
     };
     let args = Args(Bytes::copy_from_slice(bytes));

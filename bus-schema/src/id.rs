@@ -16,7 +16,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(what: &'static str, text: &str) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str) -> Self {
         Self { what, text: text.chars().take(80).collect() }
     }
 }
@@ -48,6 +48,13 @@ impl DriverId {
 impl From<Uuid> for DriverId {
     fn from(uuid: Uuid) -> Self {
         Self(uuid)
+    }
+}
+
+impl DriverId {
+    /// Its text, written into `room`.
+    pub(crate) fn text(self, room: &mut [u8; 36]) -> &str {
+        self.0.as_hyphenated().encode_lower(room)
     }
 }
 
@@ -90,14 +97,20 @@ macro_rules! hex_id {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub $int);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl $name {
+            /// Its text, written into `room`: subjects are made for every message.
+            pub(crate) fn text(self, room: &mut [u8; $digits]) -> &str {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
-                let mut text = [0_u8; $digits];
-                for (at, byte) in text.iter_mut().rev().enumerate() {
+                for (at, byte) in room.iter_mut().rev().enumerate() {
                     *byte = HEX[((self.0 >> (4 * at)) & 0xf) as usize];
                 }
-                f.write_str(std::str::from_utf8(&text).expect("hex digits are text"))
+                std::str::from_utf8(room).expect("hex digits are text")
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.text(&mut [0; $digits]))
             }
         }
 
@@ -142,6 +155,24 @@ hex_id! {
     StreamId, u128, 32, "stream id (32 hex digits)"
 }
 
+hex_id! {
+    /// One request for a lease, and what became of it: 128 random bits, the upper half the session
+    /// of the client process.
+    TicketId, u128, 32, "ticket (32 hex digits)"
+}
+
+impl TicketId {
+    /// The ticket `random` of a client process.
+    pub fn new(session: Session, random: u64) -> Self {
+        Self(u128::from(session.0) << 64 | u128::from(random))
+    }
+
+    /// The client process that asked.
+    pub fn session(self) -> Session {
+        Session(u64::try_from(self.0 >> 64).expect("the upper half of 128 bits"))
+    }
+}
+
 impl StreamId {
     /// The stream `random` of a client process. The session is its upper half, so that an
     /// exporter knows where to speak to even of a stream that it does not know.
@@ -166,9 +197,34 @@ pub struct CallId {
     pub counter: u64,
 }
 
+impl CallId {
+    /// Room for its text.
+    pub(crate) const TEXT_BYTES_MAX: usize = 16 + 1 + 20;
+
+    /// Its text, written into `room`: every call of every client passes here.
+    pub(crate) fn text(self, room: &mut [u8; Self::TEXT_BYTES_MAX]) -> &str {
+        let (session, rest) = room.split_first_chunk_mut().expect("there is room");
+        self.session.text(session);
+        let mut at = rest.len();
+        let mut left = self.counter;
+        loop {
+            at -= 1;
+            rest[at] = b'0' + u8::try_from(left % 10).expect("a digit");
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        let digits = rest.len() - at;
+        rest.copy_within(at.., 1);
+        rest[0] = b'-';
+        std::str::from_utf8(&room[..17 + digits]).expect("digits are text")
+    }
+}
+
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.session, self.counter)
+        f.write_str(self.text(&mut [0; Self::TEXT_BYTES_MAX]))
     }
 }
 
@@ -192,14 +248,7 @@ impl FromStr for CallId {
 
 impl Serialize for CallId {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        // On the stack: every call of every client passes here.
-        use std::io::Write as _;
-        let mut text = [0_u8; 37];
-        let mut rest = &mut text[..];
-        write!(rest, "{self}").map_err(serde::ser::Error::custom)?;
-        let unused = rest.len();
-        let used = text.len() - unused;
-        s.serialize_str(std::str::from_utf8(&text[..used]).map_err(serde::ser::Error::custom)?)
+        s.serialize_str(self.text(&mut [0; Self::TEXT_BYTES_MAX]))
     }
 }
 
@@ -224,6 +273,9 @@ mod tests {
         let call = CallId { session: Session(0xab), counter: 7 };
         assert_eq!(call.to_string(), "00000000000000ab-7");
         assert_eq!(call.to_string().parse(), Ok(call));
+        let last = CallId { session: Session(u64::MAX), counter: u64::MAX };
+        assert_eq!(last.to_string(), "ffffffffffffffff-18446744073709551615");
+        assert_eq!(last.to_string().parse(), Ok(last));
         assert_eq!(StreamId(1).to_string().parse(), Ok(StreamId(1)));
     }
 

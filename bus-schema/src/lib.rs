@@ -16,12 +16,14 @@
 #![deny(missing_docs)]
 
 mod address;
+mod admin;
 pub mod codec;
 mod event;
 mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
+mod lease;
 pub mod limits;
 mod log;
 pub mod message;
@@ -29,23 +31,30 @@ mod name;
 pub mod permission;
 mod place;
 mod record;
+mod resource;
 mod serve;
 mod signature;
 pub mod subject;
 mod value;
 
 pub use address::{Address, AddressError, Path, Selector, SelectorError, Target};
+pub use admin::{AdminAction, AdminAsk, Administered};
 pub use bus_macros::{Describe, driver, interface};
 pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
-pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId};
+pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId, TicketId};
+pub use lease::{
+    Acquire, Board, BoardUnit, Held, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, UnitState,
+    Waiter,
+};
 pub use log::{Level, LogLine, LogLines, LogSource};
 pub use name::{ClientName, ExporterName, MethodName, NameError, PlaceName, RoleName, Root};
 pub use place::{Place, PlaceRef, Roles};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
+pub use resource::{BlockPart, Coding, Lent, LentFrom, LentUrl, Manifest, Packing, Sha256, Sink};
 pub use serve::{
-    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems, RawPipe,
-    Serve, Serving, block, encode_value, refuse_method,
+    ArgReader, Args, Blocking, Invoke, InvokeBlocking, Loan, Outgoing, RawContext, RawItems,
+    RawPipe, RawResource, Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
 pub use value::{Value, ValueError};

@@ -74,6 +74,25 @@ pub const RECORD_BYTES_MAX: u64 = 256 << 20;
 /// terminator says how far it goes.
 pub const RECORD_WAIT: Duration = Duration::from_secs(5);
 
+/// Largest file that is lent: with blocks of [`BLOCK_BYTES_MAX`] its list of digests is one block.
+pub const FILE_BYTES_MAX: u64 = 512 << 30;
+/// Largest block of a file: large enough that digests are few, small enough that a change to an
+/// image sends little again and that a reader may keep some of them.
+pub const BLOCK_BYTES_MAX: u64 = 4 << 20;
+/// Smallest block of a file but the last.
+pub const BLOCK_BYTES_MIN: u64 = 64 << 10;
+/// Largest part in which a block is stored, half of NATS' default `max_payload`; smaller where the
+/// broker takes less.
+pub const BLOCK_PART_BYTES_MAX: usize = 512 << 10;
+/// Most parts of a block: those of the largest block where the broker takes only 64 KiB.
+pub const BLOCK_PARTS_MAX: u32 = 72;
+/// Most digests that a manifest holds itself: 32 KiB of them.
+pub const BLOCKS_INLINE_MAX: u64 = 1024;
+/// Longest URL, name, content type or header of lent data.
+pub const LENT_TEXT_BYTES_MAX: usize = 8192;
+/// Most headers of a lent URL.
+pub const LENT_HEADERS_MAX: usize = 64;
+
 /// An exporter says that it is there this often …
 pub const PRESENCE_EVERY: Duration = Duration::from_secs(5);
 /// … and is gone when it has not for three times that.
@@ -83,6 +102,35 @@ pub const CLAIM_PING: Duration = Duration::from_secs(2);
 /// Drivers in one exporter's tree.
 pub const DRIVERS_MAX: usize = 65_536;
 
+/// An offer that is not confirmed for this long goes to the next: a message there and back over any
+/// network, and the others of a set.
+pub const OFFER_HELD: Duration = Duration::from_secs(10);
+/// An offer that was sent as news, and of whose client nothing is heard for this long, goes to the
+/// next: two repeats of the news, and some.
+pub const OFFER_HEARD: Duration = Duration::from_secs(3);
+/// A lease without a sign of life ends after this time, unless configured otherwise: four times
+/// what a broker takes to notice that a connection is dead.
+pub const LEASE_ALIVE: Duration = Duration::from_secs(60);
+/// A lease whose client does not say how long it wants it, unless configured otherwise.
+pub const LEASE_DURATION: Duration = Duration::from_secs(30 * 60);
+/// Longest lease, unless configured otherwise.
+pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+/// News of a ticket that are not acknowledged are repeated this often.
+pub const LEASE_NEWS_EVERY: Duration = Duration::from_secs(1);
+/// Highest priority that can be asked for.
+pub const LEASE_PRIORITY_MAX: u64 = 100;
+/// Tickets at one exporter, over all clients: each may be shown on its board.
+pub const TICKETS_MAX: usize = 4096;
+/// Tickets of one client at one exporter: a set and a few terminals.
+pub const TICKETS_PER_CLIENT_MAX: usize = 256;
+/// Clients that one lease is shared with.
+pub const LEASE_ALLOWED_MAX: usize = 32;
+/// Exporters that one request by labels puts tickets on.
+pub const LEASE_MATCHES_MAX: usize = 32;
+/// Waiting clients that a board names for each subtree.
+pub const BOARD_QUEUE_MAX: usize = 32;
+/// Largest board: the smallest `max_payload` less a record's headers.
+pub const BOARD_BYTES_MAX: usize = 120 << 10;
 /// Events that wait at an exporter for their way out: a burst of refusals, or a broker that is
 /// away. Later ones are dropped and counted.
 pub const EVENTS_WAITING_MAX: usize = 1024;

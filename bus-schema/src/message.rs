@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CallId, Fault, Incarnation, Refusal, StreamId, Type,
+    AdminAsk, Administered, Board, CallId, Fault, Incarnation, LeaseAsk, LeaseNews, Leased,
+    Refusal, StreamId, Type,
     codec::Message,
     limits::{CHUNK_BYTES_MAX, TEXT_BYTES_MAX},
 };
@@ -32,6 +33,12 @@ messages! {
     0x11 Opened "opened",
     0x13 Ack "ack",
     0x14 Reset "reset",
+    0x30 LeaseAsk "lease",
+    0x31 Leased "leased",
+    0x32 LeaseNews "lease-news",
+    0x33 AdminAsk "admin",
+    0x34 Administered "administered",
+    0x35 Board "board",
 }
 
 /// A request for one execution of one method.

@@ -18,14 +18,12 @@ pub struct NameError {
 }
 
 /// Checked everywhere a name comes in: a client named `*` would be everybody.
-fn check(what: &'static str, text: &str, first: fn(u8) -> bool) -> Result<(), NameError> {
+fn is_name(text: &str, first: impl Fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     let plain = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    let good = bytes.len() <= NAME_BYTES_MAX
+    bytes.len() <= NAME_BYTES_MAX
         && bytes.first().is_some_and(|b| first(*b))
-        && bytes.iter().all(plain);
-    // What is quoted back is bounded: the text may be a megabyte of garbage.
-    good.then_some(()).ok_or_else(|| NameError { what, text: text.chars().take(80).collect() })
+        && bytes.iter().all(plain)
 }
 
 fn letter_or_digit(b: u8) -> bool {
@@ -39,6 +37,11 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// Whether `text` is one.
+            pub fn is(text: &str) -> bool {
+                is_name(text, $first)
+            }
+
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -49,8 +52,11 @@ macro_rules! name {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                check($what, text, $first)?;
-                Ok(Self(text.into()))
+                match Self::is(text) {
+                    true => Ok(Self(text.into())),
+                    // What is quoted back is bounded: the text may be a megabyte of garbage.
+                    false => Err(NameError { what: $what, text: text.chars().take(80).collect() }),
+                }
             }
         }
 

@@ -18,7 +18,7 @@ use rmp_serde::decode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Failure, Fault, Interface, Kind, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX,
+    Failure, Fault, Interface, Kind, Lent, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX,
 };
 
 /// The future of one served operation. It owns what it needs, so that it can be a task.
@@ -120,6 +120,16 @@ pub async fn block<T: Send + 'static>(
 
 /// What the host hands to a streaming call. The runtime's `Items<T>` is made from it.
 pub struct RawItems(pub Box<dyn Any + Send>);
+
+/// A resource that was lent to an operation. The runtime's `Resource` and `ResourceWriter` are made
+/// from it.
+#[derive(Clone, Debug)]
+pub struct RawResource {
+    /// What the caller lends.
+    pub lent: Lent,
+    /// The operation that it is lent to.
+    pub cx: RawContext,
+}
 
 /// What the host hands to a stream. The runtime's `ByteStream` is made from it.
 pub struct RawPipe(pub Box<dyn Any + Send>);
@@ -267,6 +277,22 @@ pub struct Outgoing {
     pub deadline: Option<Duration>,
     /// The arguments as a MessagePack array, or why they could not be encoded.
     pub args: Result<Bytes, String>,
+    /// What is lent with it, kept until it has ended.
+    pub loans: Vec<Loan>,
+}
+
+/// Something lent: what the driver is told, and what has to live until the operation has ended.
+pub struct Loan {
+    /// The argument.
+    pub lent: Lent,
+    /// Of the runtime: what moves the data.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Loan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Loan").field(&self.lent).finish()
+    }
 }
 
 impl Outgoing {
@@ -274,7 +300,14 @@ impl Outgoing {
     /// argument list is `[(); 0]`: `()` would travel as nil.)
     pub fn new<A: Serialize>(method: &'static str, deadline: Option<Duration>, args: &A) -> Self {
         let args = rmp_serde::to_vec_named(args).map(Bytes::from).map_err(|e| e.to_string());
-        Self { method, deadline, args }
+        Self { method, deadline, args, loans: Vec::new() }
+    }
+
+    /// The same operation, with something that is lent to it.
+    #[must_use]
+    pub fn with(mut self, loan: Loan) -> Self {
+        self.loans.push(loan);
+        self
     }
 }
 
@@ -286,6 +319,11 @@ pub trait Invoke: Clone + Send + Sync + 'static {
     type Items<T: DeserializeOwned + Send + 'static>: Send;
     /// A raw stream.
     type Pipe: Send;
+    /// What can be lent.
+    type Lend: Send;
+
+    /// Makes something ready to be lent: a file is uploaded, a reader is connected.
+    fn lend(&self, what: Self::Lend) -> impl Future<Output = Result<Loan, Self::Error>> + Send;
 
     /// Sends a call.
     fn call<T: DeserializeOwned + Send + 'static>(
@@ -312,6 +350,15 @@ pub trait InvokeBlocking: Clone + Send + Sync + 'static {
     type Items<T: DeserializeOwned + Send + 'static>;
     /// A raw stream.
     type Pipe;
+    /// What can be lent.
+    type Lend;
+
+    /// Makes something ready to be lent: a file is uploaded, a reader is connected.
+    ///
+    /// # Errors
+    ///
+    /// That it cannot be read or uploaded.
+    fn lend(&self, what: Self::Lend) -> Result<Loan, Self::Error>;
 
     /// Sends a call and waits for its result.
     ///

@@ -79,6 +79,9 @@ pub struct Method {
     /// Whether it must not be interrupted once it has begun (a bootloader write).
     #[serde(default)]
     pub uncancellable: bool,
+    /// Whether it only observes: it needs no lease, and another's lease does not end it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observe: bool,
     /// Deadline in ms for callers that name none; absent means the protocol's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,

@@ -5,6 +5,7 @@
 //! <root>.v1.c.<client>.<verb>.<exporter>._.<token>           a client speaks to the exporter
 //! <root>.v1.x.<exporter>.<verb>.…                            an exporter speaks
 //! <root>.v1.a.<record>.…                                    an admin has written it down
+//! <root>.v1.f.<client>.m.<digest>, ….b.<digest>.<n>      a client stores a file
 //! <root>.v1.i.<client>.<session>.<token>                     inbox of a client process
 //! <root>.v1.ix.<exporter>.<incarnation>.<token>              inbox of an exporter process
 //! ```
@@ -19,7 +20,7 @@ use std::fmt;
 pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
     ClientName, DriverId, EventKind, ExporterName, Incarnation, InterfaceDigest, LogSource,
-    MethodName, PlaceName, Root, Session, StreamId,
+    MethodName, PlaceName, Root, Session, Sha256, StreamId, limits::NAME_BYTES_MAX,
 };
 
 /// The protocol's version as a token. Anything but an addition gets a new one.
@@ -47,6 +48,10 @@ pub enum ExporterVerb {
     Ctl,
     /// Data of an open stream, or of large arguments.
     Up,
+    /// Leases: acquire, confirm, renew, release and so on.
+    Lease,
+    /// What only an admin may ask; the broker keeps everybody else from it.
+    Admin,
 }
 
 macro_rules! verb {
@@ -73,7 +78,15 @@ macro_rules! verb {
     };
 }
 verb!(DriverVerb { Call = "call", Open = "open" });
-verb!(ExporterVerb { Ask = "ask", Cancel = "cancel", Ping = "ping", Ctl = "ctl", Up = "up" });
+verb!(ExporterVerb {
+    Ask = "ask",
+    Cancel = "cancel",
+    Ping = "ping",
+    Ctl = "ctl",
+    Up = "up",
+    Lease = "lease",
+    Admin = "admin",
+});
 
 /// The token in the driver's place where the exporter itself is meant.
 const EXPORTER_ITSELF: &str = "_";
@@ -100,6 +113,98 @@ pub enum To {
     Stream(ExporterVerb, StreamId),
 }
 
+/// A [`FromClient`] subject that is read where it is: every call passes here, and allocates
+/// nothing. Names in it are names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken<'a> {
+    /// Who speaks.
+    pub client: &'a str,
+    /// The exporter spoken to.
+    pub exporter: &'a str,
+    /// What is asked of whom.
+    pub to: SpokenTo<'a>,
+}
+
+/// [`To`], of a [`Spoken`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpokenTo<'a> {
+    /// An operation of a driver.
+    Driver(DriverVerb, DriverId, &'a str),
+    /// Something about calls, answered by the exporter itself.
+    Exporter(ExporterVerb),
+    /// A message of an open stream.
+    Stream(ExporterVerb, StreamId),
+}
+
+impl<'a> Spoken<'a> {
+    /// The subject under `root`.
+    pub fn under(&self, root: &Root) -> String {
+        let Self { client, exporter, to } = *self;
+        let mut text = String::with_capacity(
+            root.as_str().len() + client.len() + exporter.len() + NAME_BYTES_MAX + 64,
+        );
+        let begin =
+            |verb| [root.as_str(), ".", VERSION, ".c.", client, ".", verb, ".", exporter, "."];
+        match to {
+            SpokenTo::Driver(verb, driver, method) => {
+                text.extend(begin(verb.as_str()));
+                text.extend([driver.text(&mut [0; 36]), ".", method]);
+            }
+            SpokenTo::Exporter(verb) => {
+                text.extend(begin(verb.as_str()));
+                text.extend([EXPORTER_ITSELF, ".", EXPORTER_ITSELF]);
+            }
+            SpokenTo::Stream(verb, id) => {
+                text.extend(begin(verb.as_str()));
+                text.extend([EXPORTER_ITSELF, ".", &id.to_string()]);
+            }
+        }
+        text
+    }
+
+    /// Reads a subject under `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`]; a literal `*` or `>` in a token is no name and therefore foreign.
+    pub fn read(root: &Root, subject: &'a str) -> Result<Self, SubjectError> {
+        const FOREIGN: SubjectError = SubjectError::Foreign;
+        let mut tokens = subject.split('.');
+        let mut next = || tokens.next().ok_or(FOREIGN);
+        if next()? != root.as_str() || next()? != VERSION || next()? != "c" {
+            return Err(FOREIGN);
+        }
+        let (client, verb, exporter) = (next()?, next()?, next()?);
+        let (driver, last) = (next()?, next()?);
+        if tokens.next().is_some() || !ClientName::is(client) || !ExporterName::is(exporter) {
+            return Err(FOREIGN);
+        }
+        let to = if driver == EXPORTER_ITSELF {
+            match ExporterVerb::read(verb).ok_or(SubjectError::Verb)? {
+                verb @ (ExporterVerb::Ctl | ExporterVerb::Up) => {
+                    SpokenTo::Stream(verb, last.parse().map_err(|_| FOREIGN)?)
+                }
+                verb if last == EXPORTER_ITSELF => SpokenTo::Exporter(verb),
+                _ => return Err(FOREIGN),
+            }
+        } else {
+            let id = driver.parse().map_err(|_| FOREIGN)?;
+            if !MethodName::is(last) {
+                return Err(FOREIGN);
+            }
+            SpokenTo::Driver(DriverVerb::read(verb).ok_or(SubjectError::Verb)?, id, last)
+        };
+        Ok(Self { client, exporter, to })
+    }
+
+    /// Who speaks on a subject whose [verb](SubjectError::Verb) means nothing here.
+    pub fn speaker(root: &Root, subject: &'a str) -> Option<&'a str> {
+        let rest = subject.strip_prefix(root.as_str())?.strip_prefix('.')?;
+        let rest = rest.strip_prefix(VERSION)?.strip_prefix(".c.")?;
+        rest.split('.').next().filter(|client| ClientName::is(client))
+    }
+}
+
 /// Why a subject was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
@@ -114,56 +219,31 @@ pub enum SubjectError {
 impl FromClient {
     /// The subject under `root`.
     pub fn under(&self, root: &Root) -> String {
-        let Self { client, exporter, to } = self;
-        match to {
-            To::Driver(verb, driver, method) => {
-                format!("{root}.{VERSION}.c.{client}.{verb}.{exporter}.{driver}.{method}")
-            }
-            To::Exporter(verb) => exporter_verb(root, client, *verb, exporter, EXPORTER_ITSELF),
-            To::Stream(verb, id) => exporter_verb(root, client, *verb, exporter, id),
-        }
+        let to = match &self.to {
+            To::Driver(verb, driver, method) => SpokenTo::Driver(*verb, *driver, method.as_str()),
+            To::Exporter(verb) => SpokenTo::Exporter(*verb),
+            To::Stream(verb, id) => SpokenTo::Stream(*verb, *id),
+        };
+        Spoken { client: self.client.as_str(), exporter: self.exporter.as_str(), to }.under(root)
     }
 
     /// Reads a subject under `root`.
     ///
     /// # Errors
     ///
-    /// [`SubjectError`]; a literal `*` or `>` in a token is no name and therefore foreign.
+    /// As [`Spoken::read`].
     pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
-        const FOREIGN: SubjectError = SubjectError::Foreign;
-        let mut tokens = subject.split('.');
-        let mut next = || tokens.next().ok_or(FOREIGN);
-        if next()? != root.as_str() || next()? != VERSION || next()? != "c" {
-            return Err(FOREIGN);
-        }
-        let client = next()?.parse().map_err(|_| FOREIGN)?;
-        let verb = next()?;
-        let exporter = next()?.parse().map_err(|_| FOREIGN)?;
-        let (driver, last) = (next()?, next()?);
-        if tokens.next().is_some() {
-            return Err(FOREIGN);
-        }
-        let to = if driver == EXPORTER_ITSELF {
-            match ExporterVerb::read(verb).ok_or(SubjectError::Verb)? {
-                verb @ (ExporterVerb::Ctl | ExporterVerb::Up) => {
-                    To::Stream(verb, last.parse().map_err(|_| FOREIGN)?)
-                }
-                verb if last == EXPORTER_ITSELF => To::Exporter(verb),
-                _ => return Err(FOREIGN),
+        let name = |_: crate::NameError| SubjectError::Foreign;
+        let Spoken { client, exporter, to } = Spoken::read(root, subject)?;
+        let to = match to {
+            SpokenTo::Driver(verb, id, method) => {
+                To::Driver(verb, id, method.parse().map_err(name)?)
             }
-        } else {
-            let (id, method) = (driver.parse(), last.parse());
-            let (Ok(id), Ok(method)) = (id, method) else { return Err(FOREIGN) };
-            To::Driver(DriverVerb::read(verb).ok_or(SubjectError::Verb)?, id, method)
+            SpokenTo::Exporter(verb) => To::Exporter(verb),
+            SpokenTo::Stream(verb, id) => To::Stream(verb, id),
         };
+        let (client, exporter) = (client.parse().map_err(name)?, exporter.parse().map_err(name)?);
         Ok(Self { client, exporter, to })
-    }
-
-    /// Who speaks on a subject whose [verb](SubjectError::Verb) means nothing here.
-    pub fn speaker(root: &Root, subject: &str) -> Option<ClientName> {
-        let rest = subject.strip_prefix(root.as_str())?.strip_prefix('.')?;
-        let rest = rest.strip_prefix(VERSION)?.strip_prefix(".c.")?;
-        rest.split('.').next()?.parse().ok()
     }
 
     /// The wildcard that the actor of `driver` subscribes to: all clients, verbs and methods.
@@ -182,16 +262,6 @@ impl FromClient {
     }
 }
 
-fn exporter_verb(
-    root: &Root,
-    client: &ClientName,
-    verb: ExporterVerb,
-    exporter: &ExporterName,
-    last: impl fmt::Display,
-) -> String {
-    format!("{root}.{VERSION}.c.{client}.{verb}.{exporter}.{EXPORTER_ITSELF}.{last}")
-}
-
 /// A subject that an exporter publishes on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FromExporter {
@@ -201,6 +271,10 @@ pub enum FromExporter {
     Ctl(ExporterName, ClientName, Session, StreamId),
     /// Record number `.0.number` of a streaming call; captured by JetStream.
     Out(Box<OutRecord>),
+    /// News of a lease or of a place in its queue, for the client process that asked.
+    Lease(ExporterName, ClientName, Session),
+    /// What can be leased, and who has it.
+    Board(ExporterName),
     /// That the exporter is there.
     Presence(ExporterName),
     /// Part `n` of the exporter's tree.
@@ -287,6 +361,10 @@ impl FromExporter {
                     "{root}.{VERSION}.x.{exporter}.out.{caller}.{session}.{driver}.{counter}.{number}"
                 )
             }
+            Self::Lease(exporter, client, session) => {
+                format!("{root}.{VERSION}.x.{exporter}.lease.{client}.{session}")
+            }
+            Self::Board(exporter) => format!("{root}.{VERSION}.x.{exporter}.board"),
             Self::Presence(exporter) => format!("{root}.{VERSION}.x.{exporter}.presence"),
             Self::Tree(exporter, part) => format!("{root}.{VERSION}.x.{exporter}.tree.{part}"),
             Self::Interface(exporter, digest) => {
@@ -319,6 +397,10 @@ impl FromExporter {
                 OutRecord::read(exporter, caller, session, driver, counter, number)
                     .map(|record| Self::Out(Box::new(record)))
             }
+            ["lease", client, session] => (client.parse().ok())
+                .zip(session.parse().ok())
+                .map(|(client, session)| Self::Lease(exporter, client, session)),
+            ["board"] => Some(Self::Board(exporter)),
             ["presence"] => Some(Self::Presence(exporter)),
             ["tree", part] => part.parse().ok().map(|part| Self::Tree(exporter, part)),
             ["interface", digest] => {
@@ -326,9 +408,11 @@ impl FromExporter {
             }
             ["event", kind] => EventKind::read(kind).map(|kind| Self::Event(exporter, kind)),
             ["log", source] => source.parse().ok().map(|source| Self::Log(exporter, source)),
-            ["down" | "ctl" | "out" | "presence" | "tree" | "interface" | "event" | "log", ..] => {
-                None
-            }
+            [
+                "down" | "ctl" | "out" | "lease" | "board" | "presence" | "tree" | "interface"
+                | "event" | "log",
+                ..,
+            ] => None,
             _ => return Err(SubjectError::Verb),
         };
         read.ok_or(FOREIGN)
@@ -342,6 +426,16 @@ impl FromExporter {
     /// What a client process subscribes to for the control of its streams.
     pub fn ctl_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
         format!("{root}.{VERSION}.x.*.ctl.{client}.{session}.*")
+    }
+
+    /// What a client process subscribes to for news of its leases.
+    pub fn lease_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
+        format!("{root}.{VERSION}.x.*.lease.{client}.{session}")
+    }
+
+    /// Every exporter's board of leases.
+    pub fn board_all(root: &Root) -> String {
+        format!("{root}.{VERSION}.x.*.board")
     }
 
     /// What a client process subscribes to for the items of its streaming calls.
@@ -432,6 +526,74 @@ impl OutRecord {
     }
 }
 
+/// A piece of a file that a client stores; captured by JetStream. The client in it is as true as
+/// that of a request, so nobody can put anything in the place of another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// Who stores it.
+    pub client: ClientName,
+    /// Which piece.
+    pub piece: Piece,
+}
+
+/// The piece of a file that a [`Stored`] subject names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Piece {
+    /// The manifest whose message has this SHA-256.
+    Manifest(Sha256),
+    /// Part `n` of the block with this SHA-256.
+    Part(Sha256, u32),
+}
+
+impl Stored {
+    /// The subject under `root`.
+    pub fn under(&self, root: &Root) -> String {
+        let client = &self.client;
+        match self.piece {
+            Piece::Manifest(digest) => format!("{root}.{VERSION}.f.{client}.m.{digest}"),
+            Piece::Part(digest, n) => format!("{root}.{VERSION}.f.{client}.b.{digest}.{n}"),
+        }
+    }
+
+    /// Reads a subject under `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`], as [`FromClient::read`].
+    pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
+        const FOREIGN: SubjectError = SubjectError::Foreign;
+        let rest = subject.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));
+        let rest = rest.and_then(|s| s.strip_prefix(VERSION)).and_then(|s| s.strip_prefix(".f."));
+        let tokens: Vec<_> = rest.ok_or(FOREIGN)?.splitn(5, '.').collect();
+        let client = tokens[0].parse().map_err(|_| FOREIGN)?;
+        let piece = match tokens[1..] {
+            ["m", digest] => digest.parse().ok().map(Piece::Manifest),
+            ["b", digest, n] => {
+                let canonical = n.parse().ok().filter(|n: &u32| n.to_string() == tokens[3]);
+                digest.parse().ok().zip(canonical).map(|(digest, n)| Piece::Part(digest, n))
+            }
+            ["m" | "b", ..] => None,
+            _ => return Err(SubjectError::Verb),
+        };
+        piece.map(|piece| Self { client, piece }).ok_or(FOREIGN)
+    }
+
+    /// Everything that clients store: what JetStream captures.
+    pub fn all(root: &Root) -> String {
+        format!("{root}.{VERSION}.f.>")
+    }
+
+    /// All that one client stores.
+    pub fn all_of(root: &Root, client: &ClientName) -> String {
+        format!("{root}.{VERSION}.f.{client}.>")
+    }
+
+    /// All parts of one block of one client.
+    pub fn parts_of(root: &Root, client: &ClientName, digest: Sha256) -> String {
+        format!("{root}.{VERSION}.f.{client}.b.{digest}.*")
+    }
+}
+
 /// Inboxes: where answers go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbox(String);
@@ -459,7 +621,9 @@ impl Inbox {
 
     /// The subject for one answer. `token` is fresh and random: a guessable one can be forged.
     pub fn token(&self, token: u64) -> String {
-        format!("{}.{token:016x}", self.0)
+        let mut subject = String::with_capacity(self.0.len() + 1 + 16);
+        subject.extend([&self.0, ".", Session(token).text(&mut [0; 16])]);
+        subject
     }
 
     /// The subscription for all answers.
@@ -499,6 +663,8 @@ pub struct Streams {
     pub out: String,
     /// Presence, trees and interfaces.
     pub registry: String,
+    /// Files that clients lend.
+    pub files: String,
     /// Events.
     pub events: String,
     /// Logs.
@@ -513,6 +679,7 @@ impl Streams {
         Self {
             out: format!("{root}_out"),
             registry: format!("{root}_registry"),
+            files: format!("{root}_files"),
             events: format!("{root}_events"),
             logs: format!("{root}_logs"),
             admin: format!("{root}_admin"),
@@ -543,6 +710,11 @@ impl Streams {
     /// The request that describes `stream`.
     pub fn info(stream: &str) -> String {
         format!("$JS.API.STREAM.INFO.{stream}")
+    }
+
+    /// The request that removes messages of `stream` for good.
+    pub fn purge(stream: &str) -> String {
+        format!("$JS.API.STREAM.PURGE.{stream}")
     }
 
     /// Whether a reply subject is JetStream's own, so that the message was a delivery.
@@ -620,6 +792,8 @@ mod tests {
             To::Exporter(ExporterVerb::Ask),
             To::Exporter(ExporterVerb::Cancel),
             To::Exporter(ExporterVerb::Ping),
+            To::Exporter(ExporterVerb::Lease),
+            To::Exporter(ExporterVerb::Admin),
             To::Stream(ExporterVerb::Ctl, StreamId(7)),
             To::Stream(ExporterVerb::Up, StreamId(7)),
         ];
@@ -639,7 +813,9 @@ mod tests {
         };
         let said = [
             FromExporter::Down(exporter.clone(), client.clone(), Session(1), StreamId(2)),
-            FromExporter::Ctl(exporter.clone(), client, Session(1), StreamId(2)),
+            FromExporter::Ctl(exporter.clone(), client.clone(), Session(1), StreamId(2)),
+            FromExporter::Lease(exporter.clone(), client, Session(1)),
+            FromExporter::Board(exporter.clone()),
             FromExporter::Out(Box::new(record)),
             FromExporter::Presence(exporter.clone()),
             FromExporter::Tree(exporter.clone(), 3),
@@ -652,6 +828,31 @@ mod tests {
         for subject in said {
             assert_eq!(FromExporter::read(&root, &subject.under(&root)), Ok(subject));
         }
+    }
+
+    #[test]
+    fn what_a_client_stores_reads_back_and_nothing_else_does() {
+        let root = Root::default();
+        let (client, digest) = (longest().0, Sha256([0xa5; 32]));
+        for piece in [Piece::Manifest(digest), Piece::Part(digest, u32::MAX)] {
+            let stored = Stored { client: client.clone(), piece };
+            let subject = stored.under(&root);
+            assert!(subject.len() <= 256, "{}", subject.len());
+            assert_eq!(Stored::read(&root, &subject), Ok(stored));
+        }
+        for bad in [
+            format!("jmp.v1.f.*.m.{digest}"),
+            format!("jmp.v1.f.alice.m.{digest}.0"),
+            format!("jmp.v1.f.alice.b.{digest}"),
+            format!("jmp.v1.f.alice.b.{digest}.01"),
+            format!("jmp.v1.f.alice.b.{digest}.x"),
+            "jmp.v1.f.alice.m.abc".to_owned(),
+            format!("jmp.v1.c.alice.m.{digest}"),
+        ] {
+            assert_eq!(Stored::read(&root, &bad), Err(SubjectError::Foreign), "{bad}");
+        }
+        let word = Stored::read(&root, &format!("jmp.v1.f.alice.x.{digest}"));
+        assert_eq!(word, Err(SubjectError::Verb));
     }
 
     #[test]
@@ -670,11 +871,11 @@ mod tests {
         ] {
             assert_eq!(FromClient::read(&root, &subject), Err(SubjectError::Foreign), "{subject}");
         }
-        let verb = FromClient::read(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
+        let subject = format!("jmp.v1.c.alice.shout.bench.{driver}.on");
+        let verb = FromClient::read(&root, &subject);
         assert_eq!(verb, Err(SubjectError::Verb));
-        let speaker =
-            FromClient::speaker(&root, &format!("jmp.v1.c.alice.shout.bench.{driver}.on"));
-        assert_eq!(speaker.unwrap().as_str(), "alice");
+        let speaker = Spoken::speaker(&root, &subject);
+        assert_eq!(speaker, Some("alice"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::Value as Json;
 
-use crate::{Field, Type, Variant, limits::DEPTH_MAX};
+use crate::{Field, Lent, Type, Variant, limits::DEPTH_MAX};
 
 /// Any value of the wire, as MessagePack has it. Maps keep their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +117,7 @@ impl Value {
             Type::Enum { .. } if !word.starts_with(['{', '"']) => {
                 from_json(ty, &Json::String(word.to_owned()), 0)
             }
+            Type::Resource if !word.starts_with('{') => lent_from_text(word),
             Type::Any => Ok(json()
                 .map(|j| any_from_json(&j))
                 .unwrap_or_else(|_| Self::Text(word.to_owned()))),
@@ -302,8 +303,29 @@ fn from_json(ty: &Type, json: &Json, depth: usize) -> Result<Value, ValueError> 
         }
         Type::Optional(_) if json.is_null() => Ok(Value::Nil),
         Type::Optional(inner) => from_json(inner, json, depth + 1),
-        Type::Resource | Type::Any => Ok(any_from_json(json)),
+        Type::Resource => lent_from_json(json),
+        Type::Any => Ok(any_from_json(json)),
     }
+}
+
+/// A resource in JSON is what it is on the wire, or a bare URL.
+fn lent_from_json(json: &Json) -> Result<Value, ValueError> {
+    if let Json::String(text) = json {
+        return lent_from_text(text);
+    }
+    let lent: Lent = serde_json::from_value(json.clone())
+        .map_err(|error| ValueError::new(format!("expected a resource: {error}")))?;
+    lent.check().map_err(ValueError::new)?;
+    Value::of(&lent).ok_or_else(|| ValueError::wanted(&Type::Resource, kind_of(json)))
+}
+
+fn lent_from_text(text: &str) -> Result<Value, ValueError> {
+    let wrong = |problem: String| {
+        let right = "a resource is a URL, or what `@FILE` lends";
+        ValueError::new(format!("{problem}: {right}"))
+    };
+    let lent = Lent::url(text).map_err(wrong)?;
+    Value::of(&lent).ok_or_else(|| ValueError::wanted(&Type::Resource, "a text"))
 }
 
 fn struct_from_json(

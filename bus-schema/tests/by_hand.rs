@@ -130,6 +130,7 @@ mod by_hand {
                     result,
                     concurrent: kind != Kind::Call,
                     uncancellable: false,
+                    observe: false,
                     deadline_ms: None,
                 };
                 let times = Field {

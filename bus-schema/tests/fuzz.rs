@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may, as a test may")]
 
 use bus_schema::{
-    CallId, Fault, Session, StreamId, Type, codec, fuzz,
+    Acquire, BlockPart, CallId, Coding, Fault, LeaseAction, LeaseAsk, Lent, LentFrom, LentUrl,
+    Manifest, Path, Session, Sha256, StreamId, TicketId, Type, codec, fuzz,
     message::{Ack, Call, Data, End, KINDS, Open, Opened, Outcome, Reply},
 };
 use bytes::Bytes;
@@ -31,12 +32,35 @@ fn seeds() -> Vec<Vec<u8>> {
     let opened = Opened::Open { incarnation: bus_schema::Incarnation(3), credit: 9, item };
     let end = End { bytes: 2, items: 1, fault: Some(Fault::device("x")), recorded: Some(1) };
     let data = Data { at: 0, data: Bytes::from_static(b"hi"), begin: None, end: Some(end) };
+    let lease = LeaseAsk {
+        ticket: Some(TicketId(11)),
+        path: Path::ROOT,
+        driver: None,
+        action: LeaseAction::Acquire(Acquire { wait_ms: 70_000, ..Acquire::default() }),
+    };
+    let digest = Sha256([7; 32]);
+    let manifest = Manifest {
+        name: "disk".to_owned(),
+        bytes: 5 << 20,
+        sha256: digest,
+        block_bytes: 4 << 20,
+        blocks: vec![7; 64].into(),
+        list: None,
+    };
+    let part = BlockPart { parts: 2, bytes: 9, coding: Coding::Lz4, data: args.clone() };
+    let headers = [("a".to_owned(), "b".to_owned())].into();
+    let url = LentUrl { url: "https://u:p@h/a?b#c".to_owned(), headers };
+    let lent = Lent { bytes: Some(9), sha256: Some(digest), ..Lent::new(LentFrom::Url(url)) };
+    let stored = format!("jmp.v1.f.alice.b.{digest}.12");
     let words = [
+        &*stored,
+        "https://h/a",
         "jmp.v1.c.alice.call.bench.46e2614d-07d8-525a-b071-50c87f710bad.on",
         "jmp.v1.c.alice.up.bench._.00000000000000ab0000000000000001",
         "jmp.v1.x.bench.out.alice.00000000000000ab.46e2614d-07d8-525a-b071-50c87f710bad.1.0",
         "@rpi-1/power/child",
         "jmp.v1.a.place.rpi-1",
+        "jmp.v1.x.bench.lease.alice.00000000000000ab",
         "jmp.v1.x.bench.event.driver-crashed",
         "jmp.v1.x.bench.log.46e2614d-07d8-525a-b071-50c87f710bad",
         "jmp.v1.i.alice.0000000000000001.0000000000000002",
@@ -55,8 +79,12 @@ fn seeds() -> Vec<Vec<u8>> {
         codec::encode(&Reply { outcome: Outcome::Result(args.clone()) }).to_vec(),
         codec::encode(&open).to_vec(),
         codec::encode(&opened).to_vec(),
+        codec::encode(&lease).to_vec(),
         codec::encode(&Ack { received: 1, limit: 70_000, ended: true, ..Ack::default() }).to_vec(),
         data.encode().to_vec(),
+        codec::encode(&manifest).to_vec(),
+        part.encode().to_vec(),
+        rmp_serde::to_vec_named(&lent).unwrap(),
         args.to_vec(),
     ];
     seeds.extend(KINDS.iter().map(|(kind, _)| vec![1, *kind, 0x80]));

@@ -6,9 +6,11 @@
 mod typed;
 
 use bus_schema::{
-    CallId, DriverId, DriverRecord, Event, EventKind, Fault, FaultKind, Field, Incarnation,
-    Interface, InterfaceDigest, Kind, Level, LogLine, LogLines, Method, Place, Presence, Refusal,
-    RefusalCode, Session, State, StreamId, TreeRecord, Type, Value,
+    Acquire, AdminAction, AdminAsk, Administered, Board, BoardUnit, CallId, ClientName, DriverId,
+    DriverRecord, Event, EventKind, Fault, FaultKind, Field, Held, Incarnation, Interface,
+    InterfaceDigest, Kind, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, Level, LogLine,
+    LogLines, Method, Path, Place, Presence, Refusal, RefusalCode, Session, State, StreamId,
+    TicketId, TreeRecord, Type, UnitState, Value, Waiter,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
@@ -55,8 +57,109 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    (select(RefusalCode::KNOWN), text(), of(any::<u64>()), of(any::<u64>()))
-        .prop_map(|(code, text, limit, since_ms)| Refusal { code, text, limit, since_ms })
+    let numbers = (of(any::<u64>()), of(any::<u64>()), of(any::<u64>()));
+    (select(RefusalCode::KNOWN), text(), of(client()), numbers).prop_map(
+        |(code, text, holder, (limit, since_ms, left_ms))| Refusal {
+            code,
+            text,
+            limit,
+            since_ms,
+            holder,
+            left_ms,
+        },
+    )
+}
+
+fn client() -> impl Strategy<Value = ClientName> {
+    "[a-z0-9][a-z0-9_-]{0,63}".prop_map(|name| name.parse().unwrap())
+}
+
+fn ticket() -> impl Strategy<Value = TicketId> {
+    any::<u128>().prop_map(TicketId)
+}
+
+fn path() -> impl Strategy<Value = Path> {
+    "(([A-Za-z0-9_.-]{1,8}/){0,3}[A-Za-z0-9_.-]{1,8})?".prop_map(|path| path.parse().unwrap())
+}
+
+fn uuid() -> impl Strategy<Value = DriverId> {
+    any::<u128>().prop_map(|n| DriverId::from(uuid::Uuid::from_u128(n)))
+}
+
+fn acquire() -> impl Strategy<Value = Acquire> {
+    (any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
+        |([duration_ms, wait_ms, priority], [confirm, detached])| Acquire {
+            duration_ms,
+            wait_ms,
+            priority,
+            confirm,
+            detached,
+        },
+    )
+}
+
+fn lease_action() -> impl Strategy<Value = LeaseAction> {
+    prop_oneof![
+        acquire().prop_map(LeaseAction::Acquire),
+        Just(LeaseAction::Confirm),
+        any::<u64>().prop_map(|pause_ms| LeaseAction::Decline { pause_ms }),
+        any::<u64>().prop_map(|heard| LeaseAction::Alive { heard }),
+        any::<u64>().prop_map(|duration_ms| LeaseAction::Renew { duration_ms }),
+        Just(LeaseAction::Release),
+        client().prop_map(|to| LeaseAction::Transfer { to }),
+        (client(), any::<bool>())
+            .prop_map(|(client, revoke)| LeaseAction::Allow { client, revoke }),
+        Just(LeaseAction::Status),
+    ]
+}
+
+fn held() -> impl Strategy<Value = Held> {
+    let numbers = (any::<u64>(), any::<u64>(), of(any::<u64>()), any::<bool>());
+    (path(), client(), vec(client(), 0..3), numbers).prop_map(
+        |(path, holder, allowed, (epoch, left_ms, keep_alive_ms, starting))| Held {
+            epoch,
+            path,
+            holder,
+            allowed,
+            left_ms,
+            keep_alive_ms,
+            starting,
+        },
+    )
+}
+
+fn leased() -> impl Strategy<Value = Leased> {
+    prop_oneof![
+        (any::<u64>(), of(client()), of(any::<u64>()))
+            .prop_map(|(before, holder, left_ms)| Leased::Waiting { before, holder, left_ms }),
+        any::<u64>().prop_map(|left_ms| Leased::Offered { left_ms }),
+        held().prop_map(Leased::Held),
+        (select(LeaseEnd::KNOWN), text()).prop_map(|(why, text)| Leased::Ended { why, text }),
+        refusal().prop_map(Leased::Refused),
+    ]
+}
+
+fn waiter() -> impl Strategy<Value = Waiter> {
+    (client(), any::<u64>(), any::<u64>(), ticket()).prop_map(
+        |(client, priority, since_ms, ticket)| Waiter { client, priority, since_ms, ticket },
+    )
+}
+
+fn unit() -> impl Strategy<Value = BoardUnit> {
+    let numbers = (of(any::<u64>()), any::<u64>());
+    let state = select(UnitState::KNOWN);
+    (path(), state, text(), of(held()), of(ticket()), numbers, vec(waiter(), 0..3)).prop_map(
+        |(path, state, why, lease, ticket, (until_ms, waiting), queue)| BoardUnit {
+            path,
+            state,
+            why,
+            lease,
+            ticket,
+            until_ms,
+            queue,
+            waiting,
+        },
+    )
 }
 
 fn unknown() -> impl Strategy<Value = Unknown> {
@@ -209,17 +312,20 @@ fn field() -> impl Strategy<Value = Field> {
 
 fn method() -> impl Strategy<Value = Method> {
     let kind = select(&[Kind::Call, Kind::StreamingCall, Kind::Stream][..]);
-    let marks = any::<[bool; 2]>();
+    let marks = any::<[bool; 3]>();
     (text(), kind, text(), vec(field(), 0..3), types(), marks, of(any::<u64>())).prop_map(
-        |(name, kind, help, params, result, [concurrent, uncancellable], deadline_ms)| Method {
-            name,
-            kind,
-            help,
-            params,
-            result,
-            concurrent,
-            uncancellable,
-            deadline_ms,
+        |(name, kind, help, params, result, [concurrent, uncancellable, observe], deadline_ms)| {
+            Method {
+                name,
+                kind,
+                help,
+                params,
+                result,
+                concurrent,
+                uncancellable,
+                observe,
+                deadline_ms,
+            }
         },
     )
 }
@@ -262,7 +368,13 @@ proptest! {
         uptime_ms: u64,
     ) {
         survives(&call)?;
-        survives(&Reply { outcome })?;
+        prop_assert_eq!(call.encode(), codec::encode(&call));
+        let reply = Reply { outcome };
+        survives(&reply)?;
+        prop_assert_eq!(&Reply::decode(&codec::encode(&reply)).unwrap(), &reply);
+        if let Outcome::Result(result) = &reply.outcome {
+            prop_assert_eq!(Reply::encode_result(result), codec::encode(&reply));
+        }
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
         survives(&Told { incarnation, uptime_ms, calls })?;
@@ -284,6 +396,30 @@ proptest! {
         survives(&opened)?;
         survives(&ack)?;
         survives(&Reset { code, text })?;
+    }
+
+    #[test]
+    fn leases_survive(
+        about in (of(ticket()), path(), of(uuid()), lease_action()),
+        leased in leased(),
+        news in (ticket(), any::<u64>(), leased()),
+        kick in (path(), of(uuid()), text(), of(ticket())),
+        administered in prop_oneof![
+            text().prop_map(|text| Administered::Done { text }),
+            refusal().prop_map(Administered::Refused),
+        ],
+        board in (incarnation(), any::<bool>(), vec(unit(), 0..3), any::<u64>()),
+    ) {
+        let (ticket, path, driver, action) = about;
+        survives(&LeaseAsk { ticket, path, driver, action })?;
+        survives(&leased)?;
+        let (ticket, number, now) = news;
+        survives(&LeaseNews { ticket, number, now })?;
+        let (path, driver, reason, ticket) = kick;
+        survives(&AdminAsk { path, driver, action: AdminAction::Kick { reason, ticket } })?;
+        survives(&administered)?;
+        let (incarnation, required, units, more) = board;
+        survives(&Board { incarnation, required, units, more })?;
     }
 
     #[test]

@@ -9,8 +9,8 @@ use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
-    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, PlaceError,
-    SettingsError, ShutdownError, TurnedAway,
+    AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
+    LendError, PlaceError, SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -21,6 +21,10 @@ use crate::{args::Format, interrupt::Signal};
 pub(crate) enum CliError {
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    #[error(transparent)]
+    Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -90,6 +94,11 @@ pub(crate) enum CliError {
     /// Whoever read stdout has left.
     #[error("nobody reads the output any more")]
     NobodyReads,
+    /// The command that `run` or `shell` ran ended like this, and has said why.
+    #[error("the command ended with {0}")]
+    Ended(u8),
+    #[error("the lease on {address} was lost: {why}")]
+    LeaseLost { address: String, why: String },
     #[error("interrupted")]
     Interrupted(Signal),
 }
@@ -110,6 +119,8 @@ impl CliError {
     pub(crate) fn may_have_acted(&self) -> bool {
         match self {
             Self::Call(error) => error.may_have_acted(),
+            Self::Ended(_) | Self::LeaseLost { .. } => true,
+            Self::Lending(error) => error.may_have_acted(),
             Self::Expect { .. } => true,
             #[cfg(feature = "ssh")]
             Self::Ssh(SshError::Open(error)) => error.may_have_acted(),
@@ -138,6 +149,8 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (19, "a step of `demo` did not happen as it should"),
     (20, "what a script expects at a console did not come; something may have been typed"),
     (21, "not allowed by the broker: rights or credentials; nothing was executed"),
+    (22, "the lease is another's, or did not become free in time"),
+    (23, "the lease was lost while it was used"),
     (25, "the host key of the board has changed, or is not known; nothing was sent to it"),
     (26, "the board let nobody in by what was shown to it"),
     (130, "interrupted by Ctrl-C; what was open was cancelled"),
@@ -151,6 +164,8 @@ type Advice = (u8, Cow<'static, str>);
 pub(crate) fn advice(error: &CliError) -> Advice {
     let (code, hint) = match error {
         CliError::Call(error) => return of_call(error),
+        CliError::Lease(error) => return of_lease(error),
+        CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
         CliError::Place(error) => return of_place(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
@@ -196,10 +211,21 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
+        CliError::Ended(code) => (*code, ""),
+        CliError::LeaseLost { .. } => (23, "see `jmp-bus events` for who ended it"),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
         CliError::Interrupted(Signal::Terminate) => (143, ""),
     };
     (code, hint.into())
+}
+
+fn of_lending(error: &LendError) -> (u8, &'static str) {
+    match error {
+        LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
+        LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
+        LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
+    }
 }
 
 fn of_call(error: &CallError) -> Advice {
@@ -214,6 +240,7 @@ fn of_call(error: &CallError) -> Advice {
         }
         CallError::Lost { .. } | CallError::OutcomeUnknown { .. } => (14, READ_STATE),
         CallError::Broken { error, .. } => of_reset(error.code),
+        CallError::Lending(error) => of_lending(error),
         CallError::Unsendable(_) => (2, "nothing was sent"),
         CallError::Garbled(_) => (14, "the exporter may be of another version: see `jmp-bus list`"),
         CallError::NotAllowed { .. } => (21, NOT_ALLOWED),
@@ -248,7 +275,7 @@ fn of_reset(code: ResetCode) -> (u8, &'static str) {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }
         ResetCode::ShuttingDown => (14, "its exporter is being stopped; try again when it is back"),
-        ResetCode::LeaseEnded => (14, "the lease it was opened under has ended"),
+        ResetCode::LeaseEnded => (23, "the lease it was opened under has ended"),
         ResetCode::Silent => (14, "is its exporter up? see `jmp-bus list`"),
     }
 }
@@ -271,11 +298,35 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
         RefusalCode::Failed => "its driver crashes: see the log of its exporter",
         RefusalCode::ShuttingDown => "its exporter is being stopped; try again when it is back",
         RefusalCode::Expired => "give it more time with --deadline",
-        RefusalCode::NotLeased => "this driver needs a lease",
+        RefusalCode::NotLeased => {
+            "see `jmp-bus lease list`; take it with `jmp-bus lease acquire --wait`"
+        }
         RefusalCode::NotAllowed => "ask who runs the exporter; or be somebody else with --as",
         RefusalCode::Other(_) => "the exporter is newer than this program",
     };
     hint.into()
+}
+
+fn of_lease(error: &LeaseError) -> Advice {
+    let (code, hint) = match error {
+        LeaseError::NoExporter { .. } | LeaseError::TooFew { .. } => {
+            (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?")
+        }
+        LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
+            (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
+        }
+        LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        LeaseError::TimedOut { .. } => (22, "wait longer, or see `jmp-bus lease queue`"),
+        LeaseError::Ended { .. } => (23, "see `jmp-bus events` for who ended it"),
+        LeaseError::Silent { .. } => {
+            (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
+        }
+        LeaseError::Garbled(_) => {
+            (14, "the exporter may be of another version: see `jmp-bus list`")
+        }
+        LeaseError::Bus(_) => (15, "see `jmp-bus doctor`"),
+    };
+    (code, hint.into())
 }
 
 #[cfg(feature = "ssh")]
@@ -370,7 +421,10 @@ fn of_exporter(error: &ExporterError) -> Advice {
         }
         ExporterError::SameId { .. } => (16, "let only one of them have the `uuid`".into()),
         ExporterError::NoTarget { .. } => (16, "correct the `ref`".into()),
-        ExporterError::StateDir { .. } => (1, "name another one with --state-dir".into()),
+        ExporterError::StateDir { .. } | ExporterError::Journal(_) => {
+            (1, "name another one with --state-dir".into())
+        }
+        ExporterError::NoSubtree { .. } => (16, "correct `leases.subtrees`".into()),
     }
 }
 
@@ -378,7 +432,7 @@ fn of_exporter(error: &ExporterError) -> Advice {
 pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     let (code, hint) = advice(error);
     match (error, format) {
-        (CliError::NobodyReads | CliError::Interrupted(_), _) => {}
+        (CliError::NobodyReads | CliError::Interrupted(_) | CliError::Ended(_), _) => {}
         #[cfg(feature = "ssh")]
         (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
@@ -403,8 +457,14 @@ pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
     if !hint.is_empty() {
         object["hint"] = hint.into();
     }
-    if let CliError::Call(CallError::Refused { refusal, .. }) = error {
+    if let CliError::Call(CallError::Refused { refusal, .. })
+    | CliError::Lease(LeaseError::Refused { refusal, .. }) = error
+    {
         object["refused"] = refusal.code.as_str().into();
+        if let Some(holder) = &refusal.holder {
+            object["holder"] = holder.as_str().into();
+            object["left_ms"] = refusal.left_ms.into();
+        }
     }
     if let CliError::Call(CallError::Fault { fault, .. }) = error {
         object["fault"] = fault.kind.as_str().into();

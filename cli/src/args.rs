@@ -101,6 +101,24 @@ impl Global {
         }
     }
 
+    /// The same as variables, for a command that is to find the same broker.
+    pub(crate) fn broker_variables(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let given = [
+            ("NATS_URL", self.server.clone()),
+            ("NATS_CONTEXT", self.context.clone()),
+            ("NATS_CREDS", path(&self.creds)),
+            ("NATS_NKEY", path(&self.nkey)),
+            ("NATS_USER", self.user.clone()),
+            ("NATS_PASSWORD", self.password.clone()),
+            ("NATS_TOKEN", self.token.clone()),
+            ("NATS_CA", path(&self.tlsca)),
+            ("NATS_CERT", path(&self.tlscert)),
+            ("NATS_KEY", path(&self.tlskey)),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
     /// The options that another run of this program reaches the same broker by. Secrets are not
     /// among them: they are for files and the environment.
     pub(crate) fn reach(&self) -> Vec<String> {

@@ -7,6 +7,7 @@
 
 mod calls;
 mod fleet;
+mod leases;
 mod peer;
 mod process;
 mod row;
@@ -62,7 +63,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 10] = [
+pub const ROWS: [&str; 12] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -70,6 +71,8 @@ pub const ROWS: [&str; 10] = [
     "streaming_first_item",
     "stream_throughput",
     "stream_echo",
+    "lease_acquire",
+    "lease_handover",
     "fanout",
     "driver_memory",
     "cli_call",
@@ -121,6 +124,8 @@ impl Sides {
             "streaming_first_item" => streams::first_item(self).await,
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
+            "lease_acquire" => leases::acquire(self).await,
+            "lease_handover" => leases::handover(self).await,
             "fanout" => fleet::fanout(self).await,
             "driver_memory" => fleet::memory(self).await,
             _ => process::cli_call(self).await,

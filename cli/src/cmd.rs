@@ -15,11 +15,17 @@ mod drivers;
 mod events;
 mod exit_codes;
 mod expect;
+mod files;
+mod flash;
 mod forward;
+mod lease;
 mod list;
 mod logs;
 mod place;
+mod put;
+mod run;
 mod serve;
+mod shell;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod stream;
@@ -36,6 +42,8 @@ pub(crate) enum Role {
     Worker,
     /// It has many threads, and sees to interrupts itself: it has devices to make safe.
     Server,
+    /// It has many threads, and sees to interrupts itself: another program runs in it.
+    Holder,
     /// As a server; and what it does is told on stdout, so it logs nothing unless it is asked.
     Demo,
 }
@@ -70,11 +78,17 @@ commands! {
     connect Connect Client,
     console Console Client,
     forward Forward Worker,
+    flash Flash Worker,
+    put Put Worker,
+    files Files Client,
     expect Expect Client,
     #[cfg(feature = "ssh")] ssh Ssh Worker,
     list List Client,
     describe Describe Client,
     events Events Client,
+    lease Lease Client,
+    shell Shell Holder,
+    run Run Holder,
     logs Logs Client,
     place Place Client,
     serve Serve Server,

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     advice::{CliError, as_json},
+    held::HeldLeases,
     output::Output,
 };
 
@@ -73,7 +74,12 @@ impl Fanout<'_> {
             true => found.exporter.to_string(),
             false => format!("{}/{}", found.exporter, record.path),
         };
+        let held = found.address().ok().and_then(|of| HeldLeases::of_environment().epoch_at(&of));
         let driver = client.driver_by_id(found.exporter, record.id);
+        let driver = match held {
+            Some(epoch) => driver.under(epoch),
+            None => driver,
+        };
         let driver = match self.deadline {
             Some(deadline) => driver.with_deadline(deadline),
             None => driver,

@@ -25,15 +25,20 @@ mod console;
 mod demo;
 mod desk;
 mod fanout;
+mod held;
 mod interrupt;
+mod lending;
+mod manager;
 mod metrics;
 mod output;
 mod program;
+mod progress;
 mod request;
 mod session;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod table;
 mod told;
+mod wanted;
 
 pub use program::Cli;

@@ -83,6 +83,11 @@ impl Output {
         println!("{text}");
     }
 
+    /// Whether only results and errors are printed.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// A line that is no result, for people, to stderr.
     pub(crate) fn note(self, text: impl fmt::Display) {
         if !self.quiet {

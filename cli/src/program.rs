@@ -64,7 +64,9 @@ fn run(session: Session, command: Command) -> Result<(), CliError> {
     // One thread starts faster, and a client has little to do.
     let mut builder = match command.role() {
         Role::Client => tokio::runtime::Builder::new_current_thread(),
-        Role::Worker | Role::Server | Role::Demo => tokio::runtime::Builder::new_multi_thread(),
+        Role::Worker | Role::Server | Role::Holder | Role::Demo => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
     };
     let started = builder.enable_all().build();
     let runtime = started.map_err(|source| CliError::io("start", source))?;
@@ -76,7 +78,7 @@ fn run(session: Session, command: Command) -> Result<(), CliError> {
 /// Runs a command. An interrupt drops it, which cancels what it has on the bus.
 async fn until_interrupted(session: Session, command: Command) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
-    let stops_itself = matches!(command.role(), Role::Server | Role::Demo);
+    let stops_itself = matches!(command.role(), Role::Server | Role::Holder | Role::Demo);
     let outcome = tokio::select! {
         biased;
         signal = interrupt.next(), if !stops_itself => Err(CliError::Interrupted(signal)),

@@ -1,16 +1,13 @@
 //! What is asked of a driver: which one, which method, with which words.
 
-use std::{
-    io::{self, Read as _},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use bus_schema::{Address, Target, Value, limits::PAYLOAD_BYTES_MAX};
+use bus_schema::{Address, Target, Value};
 use bytes::Bytes;
 use runtime::{CallError, Client, DriverRef, Found, StreamError};
 use tokio::time::timeout;
 
-use crate::advice::CliError;
+use crate::{advice::CliError, held::HeldLeases, lending::plain};
 
 /// A driver that is used.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,7 +29,7 @@ impl Asked {
     ) -> Result<T, CliError> {
         let target = client.settle(&self.target).await?;
         let direct = match &target {
-            Target::Address(address) => Some(client.driver(address)),
+            Target::Address(address) => Some(Self::held(client.driver(address), address)),
             Target::Id(_) | Target::Place(_) => None,
         };
         if let Some(driver) = &direct {
@@ -46,7 +43,12 @@ impl Asked {
             .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
         match found {
             Some(found) => {
+                let address = found.address();
                 let driver = client.driver_by_id(found.exporter, found.record.id);
+                let driver = match address {
+                    Ok(address) => Self::held(driver, &address),
+                    Err(_) => driver,
+                };
                 Ok(ask(self.in_time(driver)).await?)
             }
             None => Err(not_found(client, &target).await),
@@ -95,7 +97,15 @@ impl Asked {
         }
     }
 
-    fn in_time(&self, driver: DriverRef) -> DriverRef {
+    /// The driver, used under the lease of the environment that it belongs to, if one does.
+    fn held(driver: DriverRef, address: &Address) -> DriverRef {
+        match HeldLeases::of_environment().epoch_at(address) {
+            Some(epoch) => driver.under(epoch),
+            None => driver,
+        }
+    }
+
+    pub(crate) fn in_time(&self, driver: DriverRef) -> DriverRef {
         match self.deadline {
             Some(deadline) => driver.with_deadline(deadline),
             None => driver,
@@ -143,36 +153,14 @@ async fn near(client: &Client, address: &Address) -> Option<String> {
     (!paths.is_empty()).then(|| format!("{} has: {}", address.exporter, paths.join(", ")))
 }
 
-/// The words of a call. `@file` is the contents of a file, `@-` those of stdin, `@@x` is `@x`.
+/// The words of an operation to which nothing is lent. `@file` is the contents of a file, `@-` those
+/// of stdin, `@@x` is `@x`.
 pub(crate) fn words(typed: &[String]) -> Result<Vec<Value>, CliError> {
-    let word = |word: &String| match word.strip_prefix('@') {
-        None => Ok(Value::Text(word.clone())),
-        Some(text) if text.starts_with('@') => Ok(Value::Text(text.to_owned())),
-        Some(file) => contents(file).map(Value::Bytes),
-    };
-    typed.iter().map(word).collect()
+    typed.iter().map(|word| plain(word)).collect()
 }
 
 /// Words as a MessagePack array, for what is opened.
 pub(crate) fn packed(words: &[Value]) -> Result<Bytes, CliError> {
     let packed = rmp_serde::to_vec_named(words);
     Ok(packed.map_err(|error| CallError::Unsendable(error.to_string()))?.into())
-}
-
-fn contents(file: &str) -> Result<Bytes, CliError> {
-    let mut bytes = Vec::new();
-    let limit = PAYLOAD_BYTES_MAX as u64;
-    let read = match file {
-        "-" => io::stdin().lock().take(limit + 1).read_to_end(&mut bytes),
-        file => std::fs::File::open(file)
-            .and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes)),
-    };
-    read.map_err(|source| CliError::io(format!("read {file}"), source))?;
-    if bytes.len() > PAYLOAD_BYTES_MAX {
-        let mib = PAYLOAD_BYTES_MAX >> 20;
-        return Err(CliError::Usage(format!(
-            "{file} is larger than {mib} MiB, the most of a call"
-        )));
-    }
-    Ok(bytes.into())
 }

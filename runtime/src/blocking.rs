@@ -7,14 +7,17 @@ use std::{
     sync::OnceLock,
 };
 
-use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Outgoing, Root};
+use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Loan, Outgoing, Root};
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::Runtime,
 };
 
-use crate::{BusError, ByteStream, CallError, ItemStream, Settings, ShutdownError, node::Node};
+use crate::{
+    BusError, ByteStream, CallError, ItemStream, LeaseError, LeaseRequest, Lend, LendError, Put,
+    Settings, ShutdownError, Stored, node::Node,
+};
 
 /// One runtime for all blocking handles of the process.
 fn runtime() -> &'static Runtime {
@@ -53,9 +56,53 @@ impl Client {
         Driver(self.0.driver(address))
     }
 
+    /// [`crate::Client::put`], blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::put`].
+    pub fn put(&self, put: Put) -> Result<Stored, LendError> {
+        runtime().block_on(self.0.put(put))
+    }
+
+    /// Leases the subtree of the driver at `address`.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::lease`].
+    pub fn lease(&self, address: &Address, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        runtime().block_on(self.0.lease(address, request)).map(Lease)
+    }
+
     /// Delivers what is on its way, then closes.
     pub fn close(self) {
         runtime().block_on(self.0.close());
+    }
+}
+
+/// [`crate::Lease`], blocking. It gives its signs of life by itself.
+#[derive(Debug)]
+#[must_use = "a lease ends when it is dropped"]
+pub struct Lease(crate::Lease);
+
+impl Lease {
+    /// Its number.
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
+    /// The driver at `address`, used under this lease.
+    pub fn driver(&self, address: &Address) -> Driver {
+        Driver(self.0.driver(address))
+    }
+
+    /// Gives it back, and returns when the exporter knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Lease::release`].
+    pub fn release(self) -> Result<(), LeaseError> {
+        runtime().block_on(self.0.release())
     }
 }
 
@@ -74,6 +121,11 @@ impl InvokeBlocking for Driver {
     type Error = CallError;
     type Items<T: DeserializeOwned + Send + 'static> = Items<T>;
     type Pipe = Stream;
+    type Lend = Lend;
+
+    fn lend(&self, what: Lend) -> Result<Loan, CallError> {
+        runtime().block_on(self.0.lend(what))
+    }
 
     fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, CallError> {
         runtime().block_on(self.0.call(out))

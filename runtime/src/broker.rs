@@ -348,7 +348,7 @@ fn configuration(run: &Path, store: &Path, port: Option<u16>) -> Result<String, 
 authorization {{ include \"token.conf\" }}
 ping_interval: \"10s\"
 ping_max: 2
-jetstream {{ store_dir: {store}, max_file_store: 1TB }}
+jetstream {{ store_dir: {store}, max_file_store: 64TB }}
 ports_file_dir: {ports}
 pid_file: {pid}
 log_file: {log}

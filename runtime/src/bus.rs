@@ -1,5 +1,6 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+mod checkup;
 mod denial;
 pub mod floor;
 mod options;
@@ -13,16 +14,19 @@ use std::{
 
 use async_nats::{ConnectErrorKind, ConnectOptions, HeaderMap, StatusCode, connection::State};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::{
     sync::broadcast::error::RecvError,
     time::{Instant, sleep, timeout},
 };
 
-pub use self::denial::{Action, TurnedAway};
 pub(crate) use self::denial::{Denial, Denials};
 pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
+pub use self::{
+    checkup::Checkup,
+    denial::{Action, TurnedAway},
+};
 pub(crate) use async_nats::Subject;
 
 /// How often a state that sends no event is looked at. async-nats' events may be lost (they pass
@@ -107,6 +111,8 @@ pub struct ServerInfo {
     pub jetstream: bool,
     /// Whether it asks for a proof of identity.
     pub asks_who_one_is: bool,
+    /// Whether it takes encrypted connections only.
+    pub asks_for_tls: bool,
     /// The largest message it takes.
     pub max_payload: usize,
 }
@@ -124,12 +130,22 @@ impl Incoming {
         self.0.reply.as_ref().map(|reply| reply.as_str())
     }
 
+    /// The same, to be kept.
+    pub(crate) fn reply_subject(&self) -> Option<&Subject> {
+        self.0.reply.as_ref()
+    }
+
     pub(crate) fn payload(&self) -> &Bytes {
         &self.0.payload
     }
 
     pub(crate) fn into_payload(self) -> Bytes {
         self.0.payload
+    }
+
+    /// Its body; the message has it no more.
+    pub(crate) fn take_payload(&mut self) -> Bytes {
+        std::mem::take(&mut self.0.payload)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -161,6 +177,11 @@ impl Subscription {
     pub(crate) async fn next(&mut self) -> Option<Incoming> {
         self.0.next().await.map(Incoming)
     }
+
+    /// The next message, if one is here.
+    pub(crate) fn ready(&mut self) -> Option<Incoming> {
+        self.0.next().now_or_never().flatten().map(Incoming)
+    }
 }
 
 impl Conn {
@@ -188,7 +209,7 @@ impl Conn {
 
     /// Largest message the broker takes, headers included.
     pub(crate) fn max_payload(&self) -> usize {
-        self.nats.server_info().max_payload
+        self.nats.max_payload()
     }
 
     /// Whether the broker asked for a proof of something: strangers are kept out.
@@ -255,27 +276,31 @@ impl Conn {
     }
 
     /// Publishes once there is a connection. Cancel safe: what was not handed over is not sent.
-    pub(crate) async fn publish(&self, subject: String, payload: Bytes) -> Result<(), BusError> {
+    pub(crate) async fn publish(
+        &self,
+        subject: impl Into<Subject>,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
         self.connected().await;
-        self.nats.publish(subject, payload).await.map_err(|_| BusError::Closed)
+        self.nats.publish(subject.into(), payload).await.map_err(|_| BusError::Closed)
     }
 
     /// Publishes a request once there is a connection. Cancel safe, as [`publish`](Self::publish).
     pub(crate) async fn request(
         &self,
         subject: impl Into<Subject>,
-        reply: String,
+        reply: impl Into<Subject>,
         payload: Bytes,
     ) -> Result<(), BusError> {
-        let subject = subject.into();
         self.connected().await;
-        self.nats.publish_with_reply(subject, reply, payload).await.map_err(|_| BusError::Closed)
+        let sent = self.nats.publish_with_reply(subject.into(), reply.into(), payload);
+        sent.await.map_err(|_| BusError::Closed)
     }
 
     /// Publishes with headers, for JetStream and for the service API's errors.
     pub(crate) async fn publish_with(
         &self,
-        subject: String,
+        subject: impl Into<Subject>,
         reply: Option<String>,
         headers: &[(&'static str, &str)],
         payload: Bytes,
@@ -285,6 +310,7 @@ impl Conn {
         for (name, value) in headers {
             map.insert(*name, one_line(value).as_str());
         }
+        let subject = subject.into();
         let sent = match reply {
             Some(reply) => {
                 self.nats.publish_with_reply_and_headers(subject, reply, map, payload).await
@@ -471,8 +497,9 @@ impl crate::Settings {
         let (version, jetstream) = conn.server();
         let asks_who_one_is = conn.is_authenticated();
         let max_payload = conn.max_payload();
+        let asks_for_tls = conn.nats.server_info().tls_required;
         conn.close().await;
-        Ok(ServerInfo { version, jetstream, asks_who_one_is, max_payload })
+        Ok(ServerInfo { version, jetstream, asks_who_one_is, asks_for_tls, max_payload })
     }
 
     /// Makes the JetStream streams of `root`, or finds them as they must be: what a deployment

@@ -5,6 +5,7 @@ mod calls;
 mod driver;
 mod error;
 mod items;
+mod lease;
 mod mailroom;
 mod open;
 mod parts;
@@ -23,11 +24,13 @@ use tokio_util::{
 
 use self::calls::Calls;
 pub(crate) use self::mailroom::Mailroom;
+pub(crate) use self::parts::{plug, speak};
 pub use self::{
     attach::Attached,
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
+    lease::{Lease, LeaseError, LeaseRequest},
     open::StartedCall,
 };
 use crate::{
@@ -48,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) calls: Calls,
     pub(crate) mailroom: Mailroom,
+    pub(crate) tickets: lease::Tickets,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
     /// Set when the bulk connection and its subscriptions are there.
@@ -75,6 +79,7 @@ impl Client {
         let inner = Arc::new(Inner {
             calls: Calls::new(session),
             mailroom: Mailroom::default(),
+            tickets: lease::Tickets::default(),
             switchboard: Switchboard::default(),
             budget: Budget::default(),
             bulk: tokio::sync::OnceCell::new(),

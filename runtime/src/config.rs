@@ -15,6 +15,7 @@ use bus_schema::{ExporterName, Path};
 mod driver;
 mod keys;
 mod kind;
+mod lease;
 mod places;
 mod problem;
 mod refs;
@@ -30,7 +31,7 @@ pub use places::{parse_places, read_places};
 pub(crate) use problem::near;
 pub use problem::{ConfigErrors, Problem};
 
-use crate::Node;
+use crate::{Hooks, LeaseRules, Node};
 use keys::Keys;
 use problem::{Problems, Trail};
 use tree::Tree;
@@ -50,6 +51,10 @@ pub struct Config {
     pub description: String,
     /// The tree: a composite.
     pub root: Node,
+    /// Who may lease what.
+    pub leases: LeaseRules,
+    /// What runs around a lease.
+    pub hooks: Hooks,
     /// What is odd in the file, and no error.
     pub warnings: Vec<Problem>,
     /// The drivers whose kind runs commands on this host for whoever calls it.
@@ -131,8 +136,19 @@ fn read_bounded(file: &path::Path) -> io::Result<Vec<u8>> {
 }
 
 /// What the top of a file may say.
-const TOP: [&str; 7] =
-    ["apiVersion", "kind", "metadata", "name", "labels", "description", "export"];
+const TOP: [&str; 11] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "name",
+    "labels",
+    "description",
+    "export",
+    "leases",
+    "access",
+    "groups",
+    "hooks",
+];
 /// What `metadata` may say.
 const METADATA: [&str; 3] = ["name", "namespace", "labels"];
 /// What Jumpstarter keeps in this file and jmp-bus does not, and what to use instead.
@@ -144,7 +160,7 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("grpcConfig", "there is no gRPC: remove it"),
 ];
 /// What Jumpstarter can do and jmp-bus cannot do yet.
-const NOT_BUILT: [&str; 5] = ["hooks", "access", "failureDetection", "exitOnLeaseEnd", "motd"];
+const NOT_BUILT: [&str; 3] = ["failureDetection", "exitOnLeaseEnd", "motd"];
 
 fn top(
     yaml: &Yaml,
@@ -173,6 +189,7 @@ fn top(
         labels.extend(metadata.texts("labels", &trail, problems));
     }
     let description = keys.text("description", &Trail::TOP, problems).unwrap_or_default();
+    let (leases, hooks) = lease::read(&keys, problems);
     let Some(export) = keys.get("export") else {
         if !keys.typo {
             problems.add(keys.at, Trail::TOP, "the key \"export\" is missing: the drivers");
@@ -187,7 +204,9 @@ fn top(
     root.labels.extend(labels.clone());
     root.description = description.to_owned();
     let (description, runs_commands) = (root.description.clone(), tree.runs_commands);
-    Some(Config { name: name?, labels, description, root, warnings: Vec::new(), runs_commands })
+    let name = name?;
+    let warnings = Vec::new();
+    Some(Config { name, labels, description, root, leases, hooks, warnings, runs_commands })
 }
 
 fn refuse_foreign(keys: &Keys<'_>, problems: &mut Problems) {

@@ -7,7 +7,9 @@ mod denials;
 mod desk;
 mod driver_actor;
 mod events;
+mod flag;
 mod gate;
+mod lease;
 mod ledger;
 mod logs;
 mod metrics;
@@ -37,15 +39,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{context::Context, metrics::Metrics, turn::TurnGuard};
-use self::{
+pub use self::{
+    context::Context,
+    lease::{AccessRule, Hook, HookFailure, Hooks, LeaseRules},
+    metrics::Metrics,
+    turn::TurnGuard,
+};
+pub(crate) use self::{
     core::Core,
+    events::since_1970_ms,
+    lease::{Fence, Pass},
+    operation::collect,
+};
+use self::{
     events::Happened,
+    lease::{Fences, Journal, JournalError, Keeper, Leases},
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
-pub(crate) use self::{events::since_1970_ms, operation::collect};
 use crate::{
     LogTap, Settings,
     bus::{Bus, BusError, random},
@@ -69,6 +81,10 @@ pub struct ExporterConfig {
     /// Where it keeps what must outlast it. Without one it cannot know whether its last run ended
     /// well.
     pub state_dir: Option<PathBuf>,
+    /// Who may lease what.
+    pub leases: LeaseRules,
+    /// What runs around a lease.
+    pub hooks: Hooks,
     /// Where its log and those of its drivers are taken from. Without one they are not on the bus.
     pub log: Option<LogTap>,
 }
@@ -82,6 +98,8 @@ impl ExporterConfig {
             labels: BTreeMap::new(),
             node,
             state_dir: None,
+            leases: LeaseRules::default(),
+            hooks: Hooks::default(),
             log: None,
         }
     }
@@ -129,6 +147,21 @@ pub enum ExporterError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The journal of leases.
+    #[error("{0}")]
+    Journal(String),
+    /// A subtree that is to be leased apart and is not there.
+    #[error("there is no driver at {path}, which is to be leased apart")]
+    NoSubtree {
+        /// Where it should be.
+        path: String,
+    },
+}
+
+impl From<JournalError> for ExporterError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error.to_string())
+    }
 }
 
 /// Why an exporter did not stop as asked.
@@ -175,8 +208,14 @@ impl Exporter {
     ///
     /// [`ExporterError`]; nothing is left running then.
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
-        let ExporterConfig { name, root, labels, node, state_dir, log } = config;
-        let tree = Tree::of(&name, &labels, node)?;
+        let ExporterConfig { name, root, labels, node, state_dir, leases: rules, hooks, log } =
+            config;
+        let fences = Fences::new(&rules);
+        let tree = Tree::of(&name, &labels, node, &fences)?;
+        if let Some(path) = tree.missing(&fences) {
+            return Err(ExporterError::NoSubtree { path: path.to_string() });
+        }
+        let journal = state_dir.as_deref().map(Journal::open).transpose()?;
         let marker = state_dir.map(mark).transpose()?;
         let is_private = settings.is_loopback();
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
@@ -184,7 +223,8 @@ impl Exporter {
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
-        let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), stop);
+        let (leases, words) = Leases::new(fences, tree.odd(&name));
+        let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), leases, stop);
         let is_among_us = is_private && core.control().is_authenticated();
         if !core.control().vouches() && !is_among_us {
             tracing::warn!(
@@ -204,7 +244,10 @@ impl Exporter {
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
         let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
         let unclean = marker.as_ref().is_some_and(|marker| marker.was_there);
-        move_in(&core, &supervisor, unclean).await;
+        let mut keeper = Keeper::new(core.clone(), rules, hooks, words, journal);
+        keeper.take_over().await;
+        move_in(&core, &supervisor, unclean, &keeper.held()).await;
+        core.tasks.spawn(keeper.run());
         listen(&core).await?;
         presenter.publish_tree(&core).await?;
         core.tasks.spawn(presenter.clone().run(core.clone()));
@@ -242,6 +285,8 @@ impl Exporter {
     pub async fn shutdown(self, grace: Duration) -> Result<(), ShutdownError> {
         let core = &self.core;
         core.ledger().close();
+        // What is held goes on after a restart.
+        let _ = core.leases.tell(lease::Word::Close { why: "the exporter is shutting down" });
         core.draining.cancel();
         core.events.tell(Happened::now(EventKind::ExporterDraining));
         self.presenter.draining(core).await;
@@ -290,15 +335,20 @@ fn mark(dir: PathBuf) -> Result<Marker, ExporterError> {
 }
 
 /// Makes every driver's value and its actor. After a crash of the exporter devices are made safe
-/// before they can be called.
-async fn move_in(core: &Arc<Core>, supervisor: &ActorRef<SupervisorMsg>, unclean: bool) {
+/// before they can be called, but for those of a lease that still runs.
+async fn move_in(
+    core: &Arc<Core>,
+    supervisor: &ActorRef<SupervisorMsg>,
+    unclean: bool,
+    held: &[usize],
+) {
     if unclean {
         tracing::warn!("the last run did not end well: devices are made safe");
     }
     stream::iter(core.slots.values())
         .for_each_concurrent(AT_ONCE, |slot| async move {
             let made = make(slot).await;
-            if let (true, Ok(driver)) = (unclean, &made) {
+            if let (true, Ok(driver)) = (unclean && !held.contains(&slot.fence.unit), &made) {
                 make_safe(core, slot, driver).await;
             }
             let message = |done| SupervisorMsg::Made(slot.clone(), made, Some(done));

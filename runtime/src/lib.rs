@@ -5,7 +5,9 @@
 //! | try a driver in a test                    | [`serve`], [`blocking::serve`] |
 //! | put devices on the bus                    | [`Exporter`], [`Node`] |
 //! | use a device                              | [`Client`], [`DriverRef`] |
-//! | write a driver                            | [`Context`], [`Items`], [`ByteStream`] |
+//! | use a device nobody else may use meanwhile | [`Lease`] |
+//! | write a driver                            | [`Context`], [`Items`], [`ByteStream`], [`Resource`] |
+//! | lend a file to a driver                   | [`Lend`], [`Client::put`] |
 //! | have a broker of your own                 | [`LocalBroker`] |
 //!
 //! The wire format is not here: see the `bus_schema` crate.
@@ -18,12 +20,15 @@ mod broker;
 mod bus; // the only module that names `async_nats`
 mod client;
 mod config;
+mod digest;
 mod exporter;
+mod lend;
 mod local;
 mod log;
 mod node;
 mod places;
 mod registry;
+mod resource;
 mod settings;
 mod stored;
 mod stream;
@@ -37,20 +42,26 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{Action, BusError, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
-pub use client::{Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, StartedCall};
+pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
+pub use client::{
+    Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
+    StartedCall,
+};
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
     parse_places, read_places,
 };
 pub use exporter::{
-    Context, Exporter, ExporterConfig, ExporterError, Metrics, ShutdownError, TurnGuard,
+    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
+    LeaseRules, Metrics, ShutdownError, TurnGuard,
 };
+pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};
 pub use places::PlaceError;
-pub use registry::{Change, Found, Registry, Watch, Why};
+pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
+pub use resource::{Extent, Resource, ResourceError, ResourceInfo, ResourceWriter};
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };

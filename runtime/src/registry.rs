@@ -2,9 +2,11 @@
 //!
 //! Records are hints. Nothing here is asked before a call: an address is a subject.
 
+mod boards;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bus_schema::{
@@ -15,6 +17,7 @@ use bus_schema::{
 };
 use tokio::time::{Instant, Interval, interval};
 
+pub use self::boards::BoardWatch;
 use crate::{
     Client, PlaceError,
     bus::{BusError, Incoming, Subscription},
@@ -77,6 +80,19 @@ impl Registry {
         all.retain(|presence| presence.state != State::Left);
         all.sort_by(|a, b| a.exporter.cmp(&b.exporter));
         Ok(all)
+    }
+
+    /// The newest presence that was stored, by the broker's clock: while an exporter is up it is
+    /// no older than a heartbeat.
+    ///
+    /// # Errors
+    ///
+    /// As [`exporters`](Self::exporters).
+    pub async fn newest(&self) -> Result<Option<SystemTime>, BusError> {
+        let records = self.read(FromExporter::presence_all(self.0.root())).await?;
+        let stored =
+            |record: &Incoming| humantime::parse_rfc3339(record.header("Nats-Time-Stamp")?).ok();
+        Ok(records.iter().filter_map(stored).max())
     }
 
     /// The tree of one exporter, parents before children; empty if it has published none.

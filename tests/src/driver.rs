@@ -144,6 +144,22 @@ impl TestDriver {
         Ok(())
     }
 
+    /// Appends the call's id to the file, and never answers.
+    #[export]
+    #[method(concurrent)]
+    async fn count_and_hang(&self, cx: &Context) -> Result<(), Fault> {
+        self.count(cx).await?;
+        std::future::pending().await
+    }
+
+    /// Appends who calls and the lease that they say they have to the file.
+    #[export]
+    async fn under(&self, cx: &Context, epoch: u64) -> Result<(), Fault> {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.file)?;
+        file.write_all(format!("{} {epoch}\n", cx.caller()).as_bytes())?;
+        Ok(())
+    }
+
     /// Gives `count` numbers.
     #[export]
     async fn numbers(&self, count: u64, items: Items<u64>) -> Result<(), Fault> {
@@ -191,6 +207,15 @@ impl TestDriver {
         stream.write_all(&total.to_be_bytes()).await?;
         stream.shutdown().await?;
         Ok(())
+    }
+
+    /// Writes without end.
+    #[export]
+    async fn pour(&self, mut stream: ByteStream) -> Result<(), Fault> {
+        let bytes = vec![3; 65_536];
+        loop {
+            stream.write_all(&bytes).await?;
+        }
     }
 
     /// Reads nothing until it is released, and then ends.

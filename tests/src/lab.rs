@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -65,9 +66,45 @@ impl Lab {
         Ok(Exporter::start(config, self.settings.clone()).await?)
     }
 
+    /// An exporter `name` in this process, leased by these rules.
+    pub async fn lend(
+        &self,
+        name: &str,
+        node: impl Into<Node>,
+        rules: impl FnOnce(&mut ExporterConfig),
+    ) -> anyhow::Result<Exporter> {
+        let mut config = ExporterConfig {
+            root: self.root.clone(),
+            state_dir: Some(self.dir.path().join(name)),
+            ..ExporterConfig::new(name.parse()?, node.into())
+        };
+        rules(&mut config);
+        Ok(Exporter::start(config, self.settings.clone()).await?)
+    }
+
     /// An exporter `bench` in a process of its own, with a test driver.
     pub async fn spawn(&self, program: &str) -> anyhow::Result<ExporterProcess> {
-        ExporterProcess::start(program, self, self.dir.path()).await
+        ExporterProcess::start(program, self, "bench", self.dir.path(), None).await
+    }
+
+    /// An exporter `name` in a process of its own, in a directory of its own. Its leases end when
+    /// their holders are silent for `keep_alive`.
+    pub async fn spawn_board(
+        &self,
+        program: &str,
+        name: &str,
+        keep_alive: Duration,
+    ) -> anyhow::Result<ExporterProcess> {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir)?;
+        ExporterProcess::start(program, self, name, &dir, Some(keep_alive)).await
+    }
+
+    /// A client `name` in a process of its own.
+    pub fn spawn_client(&self, program: &str, name: &str, boards: &str) -> anyhow::Result<Child> {
+        let mut command = Command::new(program);
+        command.args([&self.settings.servers[0], &self.token()?, self.root.as_str(), name, boards]);
+        Ok(command.kill_on_drop(true).spawn()?)
     }
 
     /// A client.
@@ -106,10 +143,17 @@ fn token(file: &Path) -> anyhow::Result<String> {
 pub struct ExporterProcess(Child);
 
 impl ExporterProcess {
-    async fn start(program: &str, lab: &Lab, dir: &Path) -> anyhow::Result<Self> {
+    async fn start(
+        program: &str,
+        lab: &Lab,
+        name: &str,
+        dir: &Path,
+        keep_alive: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
-            .args([&lab.settings.servers[0], &lab.token()?, lab.root.as_str(), "bench"])
+            .args([&lab.settings.servers[0], &lab.token()?, lab.root.as_str(), name])
             .arg(dir)
+            .args(keep_alive.map(|time| time.as_millis().to_string()))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -117,6 +161,20 @@ impl ExporterProcess {
         let up = BufReader::new(stdout).lines().next_line().await?;
         anyhow::ensure!(up.as_deref() == Some("up"), "the exporter says {up:?}");
         Ok(Self(child))
+    }
+
+    /// Its memory that is in use, in bytes.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let pid = self.0.id().context("it runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> Option<u32> {
+        self.0.id()
     }
 
     /// Kills it as `kill -9` does, and returns when it is gone.

@@ -1,9 +1,13 @@
 //! Fixtures for the tests.
 
+mod deployment;
 mod driver;
 mod lab;
 mod peer;
+mod taker;
 
+pub use deployment::{Deployment, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};
 pub use peer::Peer;
+pub use taker::{Taker, TakerBlocking, TakerClient, Took};

@@ -7,7 +7,7 @@ use syn::Attribute;
 use crate::{
     contract::{Contract, collect},
     dispatch::option,
-    method::{Kind, Method},
+    method::{Kind, Method, Param},
 };
 
 /// What a client has besides its operations.
@@ -73,8 +73,20 @@ impl Style {
     fn method(self, method: &Method, invoke: &TokenStream) -> TokenStream {
         let Method { ident, name, .. } = method;
         let docs = docs_or(method);
-        let (idents, types): (Vec<_>, Vec<_>) =
-            method.params.iter().map(|param| (&param.ident, &param.ty)).unzip();
+        let params = method.params.iter().map(|param| {
+            let (ident, ty) = (&param.ident, &param.ty);
+            match param.is_lent {
+                false => quote!(#ident: #ty),
+                true => quote!(#ident: impl ::core::convert::Into<I::Lend>),
+            }
+        });
+        let idents: Vec<_> = method.params.iter().map(|param| &param.ident).collect();
+        let values = method.params.iter().map(|Param { ident, is_lent, .. }| match is_lent {
+            false => quote!(#ident),
+            true => quote!(&#ident.lent),
+        });
+        let lent: Vec<_> =
+            method.params.iter().filter(|param| param.is_lent).map(|param| &param.ident).collect();
         let (send, ok) = match &method.kind {
             Kind::Call => {
                 let ty = &method.output.ty;
@@ -87,7 +99,7 @@ impl Style {
         };
         let args = match idents.is_empty() {
             true => quote!(&[(); 0]), // `()` would travel as nil
-            false => quote!(&(#(#idents,)*)),
+            false => quote!(&(#(#values,)*)),
         };
         let deadline = option(
             method.marks.deadline_ms.map(|ms| quote!(::core::time::Duration::from_millis(#ms))),
@@ -100,9 +112,11 @@ impl Style {
             #(#docs)*
             pub #asyncness fn #ident(
                 &self,
-                #(#idents: #types),*
+                #(#params),*
             ) -> ::core::result::Result<#ok, I::Error> {
+                #(let #lent = <I as #invoke>::lend(&self.invoke, #lent.into())#wait?;)*
                 let out = ::bus_schema::Outgoing::new(#name, #deadline, #args);
+                #(let out = out.with(#lent);)*
                 <I as #invoke>::#send(&self.invoke, out)#wait
             }
         }

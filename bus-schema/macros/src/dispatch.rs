@@ -64,6 +64,7 @@ fn describe_method(method: &Method) -> TokenStream {
         Kind::Stream { .. } => (quote!(Stream), &syn::parse_quote!(())),
     };
     let (concurrent, uncancellable) = (method.marks.concurrent, method.marks.uncancellable);
+    let observe = method.marks.observe;
     let deadline_ms = option(method.marks.deadline_ms.map(|ms| quote!(#ms)));
     quote! {
         ::bus_schema::Method {
@@ -74,6 +75,7 @@ fn describe_method(method: &Method) -> TokenStream {
             result: <#result as ::bus_schema::Describe>::describe(),
             concurrent: #concurrent,
             uncancellable: #uncancellable,
+            observe: #observe,
             deadline_ms: #deadline_ms,
         }
     }
@@ -198,6 +200,7 @@ fn arm(contract: &Contract, at: usize, method: &Method) -> TokenStream {
     let name = &method.name;
     let names: Vec<_> = (0..method.params.len()).map(|at| format_ident!("arg_{at}")).collect();
     let reads = names.iter().zip(&method.params).map(|(name, param)| read(name, param));
+    let borrows = names.iter().zip(&method.params).filter(|(_, param)| param.is_lent).map(borrow);
     let channel = match &method.kind {
         Kind::Call => TokenStream::new(),
         Kind::StreamingCall { items, .. } => convert(quote!(channel), items, quote!(RawItems)),
@@ -217,6 +220,7 @@ fn arm(contract: &Contract, at: usize, method: &Method) -> TokenStream {
             let mut reader = args.reader(&interface.methods[#at])?;
             #(#reads)*
             reader.finish()?;
+            #(#borrows)*
             #channel
             #run
             #finish
@@ -227,6 +231,7 @@ fn arm(contract: &Contract, at: usize, method: &Method) -> TokenStream {
 fn read(name: &syn::Ident, param: &Param) -> TokenStream {
     let ty = &param.ty;
     match &param.default {
+        None if param.is_lent => quote!(let #name = reader.take::<::bus_schema::Lent>()?;),
         None => quote!(let #name = reader.take::<#ty>()?;),
         // A function and no closure: the expression is to see nothing of what is around it here.
         Some(default) => quote! {
@@ -236,6 +241,15 @@ fn read(name: &syn::Ident, param: &Param) -> TokenStream {
             };
         },
     }
+}
+
+/// What was lent, as the author's type. After all arguments were read: it may begin to move.
+fn borrow((name, param): (&syn::Ident, &Param)) -> TokenStream {
+    let raw = quote! {
+        let #name = ::bus_schema::RawResource { lent: #name, cx: cx.clone() };
+    };
+    let convert = convert(quote!(#name), &param.ty, quote!(RawResource));
+    quote!(#raw #convert)
 }
 
 /// The author's type from the host's opaque one, by the impl that the runtime has for its own.

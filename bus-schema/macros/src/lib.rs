@@ -31,12 +31,15 @@ mod serde_attr;
 /// the version 1. Each method takes `&self`, then a context if it wants one (`cx: &Context`), then
 /// its arguments. Its kind follows from the last parameter: `Items<T>` makes a streaming call,
 /// `ByteStream` a stream, anything else a call. `async fn` runs as a task; plain `fn` blocks and
-/// runs where that is allowed. An implementor writes the same signatures.
+/// runs where that is allowed. An argument of type `Resource` is data that the caller lends, one of
+/// type `ResourceWriter` is where data for the caller goes: typed clients take whatever can be lent.
+/// An implementor writes the same signatures.
 ///
 /// | on a method or parameter            | meaning |
 /// |-------------------------------------|---------|
 /// | `#[method(concurrent)]`             | may run beside other calls of the driver |
 /// | `#[method(uncancellable)]`          | must not be stopped once it has begun |
+/// | `#[method(observe)]`                | only looks: needs no lease, and works during another's |
 /// | `#[method(deadline = "10m")]`       | for callers that name none (`ms`, `s`, `m`, `h`) |
 /// | `#[method(name = "other")]`         | its name on the bus |
 /// | `#[default(Duration::from_secs(2))]`| what an argument is when the caller leaves it out |

@@ -39,6 +39,8 @@ pub(crate) struct Param {
     pub(crate) ty: Type,
     pub(crate) help: String,
     pub(crate) default: Option<Expr>,
+    /// Whether it is lent: the runtime makes it of what travels, and of the operation.
+    pub(crate) is_lent: bool,
 }
 
 /// What the last parameter makes of a method; it is no argument either.
@@ -60,6 +62,7 @@ pub(crate) struct Output {
 pub(crate) struct Marks {
     pub(crate) concurrent: bool,
     pub(crate) uncancellable: bool,
+    pub(crate) observe: bool,
     pub(crate) deadline_ms: Option<u64>,
     name: Option<LitStr>,
 }
@@ -209,11 +212,17 @@ impl Param {
             _ => {}
         }
         let default = input.attrs.iter().find(|attr| attr.path().is_ident("default"));
+        if let (Some(default), Some("Resource" | "ResourceWriter")) = (default, special.as_deref())
+        {
+            let why = "what is lent has no default: somebody has to lend it";
+            return Err(syn::Error::new_spanned(default, why));
+        }
         Ok(Self {
             ident: pat.ident.clone(),
             ty: (*input.ty).clone(),
             help: docs::help(&input.attrs),
             default: default.map(Attribute::parse_args).transpose()?,
+            is_lent: matches!(special.as_deref(), Some("Resource" | "ResourceWriter")),
         })
     }
 
@@ -264,12 +273,15 @@ impl Marks {
                     marks.concurrent = true;
                 } else if meta.path.is_ident("uncancellable") {
                     marks.uncancellable = true;
+                } else if meta.path.is_ident("observe") {
+                    marks.observe = true;
                 } else if meta.path.is_ident("deadline") {
                     marks.deadline_ms = Some(parse_deadline(&meta.value()?.parse()?)?);
                 } else if meta.path.is_ident("name") {
                     marks.name = Some(meta.value()?.parse()?);
                 } else {
-                    let why = "there are `concurrent`, `uncancellable`, `deadline` and `name`";
+                    let why =
+                        "there are `concurrent`, `uncancellable`, `observe`, `deadline` and `name`";
                     return Err(meta.error(why));
                 }
                 Ok(())

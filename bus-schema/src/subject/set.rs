@@ -31,8 +31,12 @@ pub enum SubjectSet {
     DownTo,
     /// Items of the streaming calls of client C.
     OutTo,
+    /// News of a client's leases.
+    LeaseTo,
     /// That exporters are there.
     Presence,
+    /// Who has leased what, at every exporter.
+    Board,
     /// What happens at exporters.
     Events,
     /// What exporters and their drivers say while they work.
@@ -57,6 +61,10 @@ pub enum SubjectSet {
     ReadOut,
     /// Reading any one record of a streaming call.
     ReadOutLast,
+    /// Files that client C stores.
+    Files,
+    /// Reading the files of all clients.
+    ReadFiles,
     /// Reading events.
     ReadEvents,
     /// Reading logs.
@@ -74,7 +82,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry, events, logs, admin } = Streams::of(root);
+        let Streams { out, registry, events, logs, files, admin } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),
@@ -90,7 +98,9 @@ impl SubjectSet {
             Self::CtlTo => under(format!("x.*.ctl.{name}.>")),
             Self::DownTo => under(format!("x.*.down.{name}.>")),
             Self::OutTo => under(format!("x.*.out.{name}.>")),
+            Self::LeaseTo => under(format!("x.*.lease.{name}.>")),
             Self::Presence => under("x.*.presence".to_owned()),
+            Self::Board => under("x.*.board".to_owned()),
             Self::Events => FromExporter::events(root, None),
             Self::Logs => FromExporter::logs(root, None, None),
             Self::OfAdmins => FromAdmin::all(root),
@@ -105,6 +115,8 @@ impl SubjectSet {
             Self::ReadOutOf => Streams::direct_get(&out, &Self::OutTo.pattern(root, name)),
             Self::ReadOut => Streams::direct_get_many(&out),
             Self::ReadOutLast => Streams::direct_get(&out, ">"),
+            Self::Files => under(format!("f.{name}.>")),
+            Self::ReadFiles => Streams::direct_get(&files, &under("f.>".to_owned())),
             Self::ReadEvents => Streams::direct_get_many(&events),
             Self::ReadLogs => Streams::direct_get_many(&logs),
             Self::ReadAdmin => Streams::direct_get_many(&admin),

@@ -13,8 +13,8 @@ use std::{
 };
 
 use bus_schema::{
-    Args, Blocking, Failure, Fault, Invoke, InvokeBlocking, Outgoing, RawContext, RawItems,
-    RawPipe, Serve, encode_value,
+    Args, Blocking, Failure, Fault, Invoke, InvokeBlocking, Lent, Loan, Outgoing, RawContext,
+    RawItems, RawPipe, Serve, encode_value,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -135,9 +135,14 @@ fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> T {
 }
 
 impl Invoke for Direct {
+    type Lend = Lent;
     type Error = Failure;
     type Items<T: DeserializeOwned + Send + 'static> = Vec<T>;
     type Pipe = Vec<u8>;
+
+    async fn lend(&self, what: Lent) -> Result<Loan, Failure> {
+        Ok(Loan { lent: what, keep: Box::new(()) })
+    }
 
     async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
@@ -159,9 +164,14 @@ impl Invoke for Direct {
 }
 
 impl InvokeBlocking for Direct {
+    type Lend = Lent;
     type Error = Failure;
     type Items<T: DeserializeOwned + Send + 'static> = Vec<T>;
     type Pipe = Vec<u8>;
+
+    fn lend(&self, what: Lent) -> Result<Loan, Failure> {
+        Ok(Loan { lent: what, keep: Box::new(()) })
+    }
 
     fn call<T: DeserializeOwned + Send + 'static>(&self, out: Outgoing) -> Result<T, Failure> {
         block_on(self.run_call(out))

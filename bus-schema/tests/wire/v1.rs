@@ -5,6 +5,10 @@
 
 #[path = "v1/calls.rs"]
 mod calls;
+#[path = "v1/files.rs"]
+mod files;
+#[path = "v1/leases.rs"]
+mod leases;
 #[path = "v1/operation.rs"]
 mod operation;
 #[path = "v1/records.rs"]
@@ -43,6 +47,12 @@ fn the_kinds_are_these() {
         (0x11, "opened"),
         (0x13, "ack"),
         (0x14, "reset"),
+        (0x30, "lease"),
+        (0x31, "leased"),
+        (0x32, "lease-news"),
+        (0x33, "admin"),
+        (0x34, "administered"),
+        (0x35, "board"),
         (0x12, "data"),
     ];
     assert_eq!(KINDS, kinds);

@@ -10,8 +10,8 @@ use super::{
     PeerKind, Sides,
     calls::per_second,
     peer::{BenchDriverClient, FLEET, IDLE, many_subject},
-    process::Peer,
-    row::{Round, Row, Target, measure},
+    process::{Peer, Requester},
+    row::{Meter, Round, Row, Target, measure},
 };
 
 /// Calls in flight.
@@ -80,7 +80,7 @@ pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
     };
     let row = measure(
         sides,
-        &sides.bus_peer,
+        Meter { responder: &sides.bus_peer, requester: Requester::Nobody },
         "driver_memory",
         "KiB",
         Target::FigureAtMost(24.0),

@@ -106,6 +106,7 @@ pub async fn serve_as(
 ) -> anyhow::Result<()> {
     let mut exporters = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
+    let mut state = None;
     match kind {
         PeerKind::Floor => {
             let bare = Bare::connect(&settings).await?;
@@ -118,7 +119,11 @@ pub async fn serve_as(
         }
         PeerKind::Bus => {
             let config = ExporterConfig::new("bench-bus".parse()?, Node::of("bench", BenchDriver));
-            exporters.push(Exporter::start(ExporterConfig { root, ..config }, settings).await?);
+            // Leases are written down, as they are wherever boards are served.
+            state = Some(tempfile::tempdir()?);
+            let state_dir = state.as_ref().map(|dir| dir.path().to_owned());
+            let config = ExporterConfig { root, state_dir, ..config };
+            exporters.push(Exporter::start(config, settings).await?);
         }
         PeerKind::FloorIdle => {
             let bare = Bare::connect(&settings).await?;
@@ -149,6 +154,7 @@ pub async fn serve_as(
     }
     ready();
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    drop(state); // it was there as long as its exporter
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Bench, Sides, median_us,
-    row::{Round, Row, Target, measure},
+    row::{Meter, Round, Row, Target, measure},
 };
 
 /// Which side a peer is of.
@@ -78,10 +78,9 @@ impl Peer {
         Ok(Self { process })
     }
 
-    /// CPU time that this process and the peer have spent.
-    pub(crate) fn cpu(&self) -> (Duration, Duration) {
-        let peer = self.process.id().map_or(Duration::ZERO, |pid| cpu_of(&pid.to_string()));
-        (cpu_of("self"), peer)
+    /// CPU time that the peer has spent.
+    fn cpu(&self) -> Duration {
+        self.process.id().map_or(Duration::ZERO, |pid| cpu_of(&pid.to_string(), OWN))
     }
 
     /// Resident memory of the peer, in bytes.
@@ -94,14 +93,40 @@ impl Peer {
     }
 }
 
-/// User and system time of a process, from `/proc/<pid>/stat` (proc(5)): fields 14 and 15 in
-/// hundredths of a second.
-fn cpu_of(pid: &str) -> Duration {
+/// Whose CPU time counts as that of a row's requester.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requester {
+    /// This process.
+    Bench,
+    /// The processes that it starts and waits for.
+    Children,
+    /// Nobody: the row is not about time.
+    Nobody,
+}
+
+impl Requester {
+    /// What requester and responder have spent so far; none where nobody is counted.
+    pub(crate) fn cpu(self, responder: &Peer) -> Option<(Duration, Duration)> {
+        let requester = match self {
+            Self::Bench => cpu_of("self", OWN),
+            Self::Children => cpu_of("self", OF_CHILDREN),
+            Self::Nobody => return None,
+        };
+        Some((requester, responder.cpu()))
+    }
+}
+
+/// Places in `/proc/<pid>/stat` behind the name (proc(5)) of the user time, which the system time
+/// follows, in hundredths of a second: a process's own, and that of children it has waited for.
+const OWN: usize = 11;
+const OF_CHILDREN: usize = 13;
+
+fn cpu_of(pid: &str, at: usize) -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let ticks: u32 =
-        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
+        after_name.split_whitespace().skip(at).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
     TICK * ticks
 }
 
@@ -131,19 +156,21 @@ pub(crate) struct Spent {
 impl Spent {
     pub(crate) fn add(
         &mut self,
-        before: (Duration, Duration),
-        after: (Duration, Duration),
+        before: Option<(Duration, Duration)>,
+        after: Option<(Duration, Duration)>,
         operations: usize,
     ) {
+        let (Some(before), Some(after)) = (before, after) else { return };
         self.requester += after.0.saturating_sub(before.0);
         self.responder += after.1.saturating_sub(before.1);
         self.operations += operations;
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count of operations")]
-    pub(crate) fn per_operation(&self) -> Cpu {
-        let per = |span: Duration| span.as_secs_f64() * 1e6 / self.operations.max(1) as f64;
-        Cpu { requester: per(self.requester), responder: per(self.responder) }
+    pub(crate) fn per_operation(&self) -> Option<Cpu> {
+        let per = |span: Duration| span.as_secs_f64() * 1e6 / self.operations as f64;
+        let counted = self.operations > 0;
+        counted.then(|| Cpu { requester: per(self.requester), responder: per(self.responder) })
     }
 }
 
@@ -193,5 +220,6 @@ pub(crate) async fn cli_call(sides: &Sides) -> anyhow::Result<Row> {
         let args = ["call", "--root", &root, "bench-bus", "echo_text", "hello"];
         run(args.map(str::to_owned).to_vec())
     };
-    measure(sides, &sides.bus_peer, "cli_call", "ms", Target::AtMost(2.0), floor, bus).await
+    let meter = Meter { responder: &sides.bus_peer, requester: Requester::Children };
+    measure(sides, meter, "cli_call", "ms", Target::AtMost(2.0), floor, bus).await
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Sides,
-    process::{Cpu, Peer, Spent},
+    process::{Cpu, Peer, Requester, Spent},
 };
 
 /// A figure beside its floor.
@@ -30,10 +30,13 @@ pub struct Row {
     pub spread: f64,
     /// Whether the spread is over 10 %.
     pub noisy: bool,
-    /// CPU time of requester and responder per operation on either side, in µs.
-    pub floor_cpu_us: Cpu,
+    /// CPU time of requester and responder per operation on either side, in µs, where the row is
+    /// about operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_cpu_us: Option<Cpu>,
     /// The same of this project.
-    pub jmp_bus_cpu_us: Cpu,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jmp_bus_cpu_us: Option<Cpu>,
     /// What else there is to say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -69,10 +72,24 @@ pub(crate) struct Round {
     pub(crate) operations: usize,
 }
 
-/// Runs rounds of both sides by turns and makes the row. `responder` is our side's.
+/// Whose CPU time a row counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Meter<'a> {
+    /// The responder of our side.
+    pub(crate) responder: &'a Peer,
+    pub(crate) requester: Requester,
+}
+
+impl<'a> From<&'a Peer> for Meter<'a> {
+    fn from(responder: &'a Peer) -> Self {
+        Self { responder, requester: Requester::Bench }
+    }
+}
+
+/// Runs rounds of both sides by turns and makes the row.
 pub(crate) async fn measure<F, B>(
     sides: &Sides,
-    responder: &Peer,
+    meter: impl Into<Meter<'_>>,
     key: &'static str,
     unit: &'static str,
     must: Target,
@@ -83,18 +100,19 @@ where
     F: Future<Output = anyhow::Result<Round>>,
     B: Future<Output = anyhow::Result<Round>>,
 {
+    let Meter { responder, requester } = meter.into();
     let (mut floors, mut figures, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut floor_cpu, mut bus_cpu) = (Spent::default(), Spent::default());
     // One round of each to warm up: connections, caches, the CPU's clock.
     floor().await?;
     bus().await?;
     for _ in 0..sides.bench.rounds {
-        let before = sides.floor_peer.cpu();
+        let before = requester.cpu(&sides.floor_peer);
         let round = floor().await?;
-        floor_cpu.add(before, sides.floor_peer.cpu(), round.operations);
-        let before = responder.cpu();
+        floor_cpu.add(before, requester.cpu(&sides.floor_peer), round.operations);
+        let before = requester.cpu(responder);
         let ours = bus().await?;
-        bus_cpu.add(before, responder.cpu(), ours.operations);
+        bus_cpu.add(before, requester.cpu(responder), ours.operations);
         ratios.push(ours.figure / round.figure);
         floors.push(round.figure);
         figures.push(ours.figure);
@@ -134,18 +152,19 @@ impl fmt::Display for Row {
         let (must, sign) = match self.must {
             Target::AtMost(most) => (most, "<="),
             Target::AtLeast(least) => (least, ">="),
-            Target::FigureAtMost(most) => (most, "KiB <="),
+            Target::FigureAtMost(most) => (most, "figure <="),
         };
         let met = if self.met { "met" } else { "MISSED" };
         let noisy = if self.noisy { " (noisy)" } else { "" };
         write!(
             f,
             "{key:<21} {floor:>12.1} {jmp_bus:>12.1} {unit:<8} {ratio:>6.2} x  must {sign} {must:<4} {met:<6} \
-             spread {:>4.0} %{noisy}  cpu {} / {} us/op {}",
+             spread {:>4.0} %{noisy}",
             self.spread * 100.0,
-            self.floor_cpu_us,
-            self.jmp_bus_cpu_us,
-            self.note,
-        )
+        )?;
+        if let (Some(floor), Some(ours)) = (self.floor_cpu_us, self.jmp_bus_cpu_us) {
+            write!(f, "  cpu {floor} / {ours} us/op")?;
+        }
+        write!(f, "  {}", self.note)
     }
 }

@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
-use bus_schema::{Selector, Target};
+use bus_schema::{Method, Selector, Target};
+use bytes::Bytes;
+use runtime::Client;
 use serde_json::Value as Json;
 
 use crate::{
     advice::CliError,
     fanout::{CommonStart, Fanout},
-    request::{Asked, words},
+    lending::{Words, need_signature, signature},
+    request::{Asked, not_found, words},
     session::Session,
 };
 
 /// Call a method of a driver, and print its result.
 ///
 /// Words are read by the method's signature (see `describe`): `2s` where it takes a duration, JSON
-/// where it takes a struct. `@file` is the contents of a file, `@-` those of stdin.
+/// where it takes a struct. `@file` is the contents of a file, `@-` those of stdin. Where it takes a
+/// resource they are lent: a file is stored once, stdin is read as it comes, `@https://…` is fetched
+/// by the exporter, and `@>file` is written.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus call [OPTIONS] TARGET METHOD [WORD]...\n       \
                       jmp-bus call [OPTIONS] --selector SELECTOR --all METHOD [WORD]...")]
@@ -57,16 +62,19 @@ impl Cmd {
         let target: Target =
             target.parse().map_err(|error| CliError::Usage(format!("{target:?}: {error}")))?;
         let asked = Asked { target, deadline: self.deadline };
-        let words = words(typed)?;
         let client = session.client().await?;
-        let result =
-            asked.of(client, async |driver| driver.call_words(method, &words).await).await?;
+        let result = match need_signature(typed) {
+            true => lending(session, client, &asked, method, typed).await?,
+            false => {
+                let words = words(typed)?;
+                asked.of(client, async |driver| driver.call_words(method, &words).await).await?
+            }
+        };
         session.out.value(&serde_json::from_slice::<Json>(&result)?, true).await
     }
 
     async fn many(&self, session: &Session, selector: &Selector) -> Result<(), CliError> {
         let (method, typed) = self.typed.split_first().expect("clap requires one");
-        let words = words(typed)?;
         let client = session.client().await?;
         let found = client.registry().select(selector).await?;
         if found.is_empty() {
@@ -78,13 +86,51 @@ impl Cmd {
             let text = format!("{selector} matches {} drivers; add --all", found.len());
             return Err(CliError::Usage(text));
         }
+        let signature = match need_signature(typed) {
+            true => signature(client, &found[0], method).await?,
+            false => None,
+        };
+        let declared = signature.as_ref().and_then(declared);
+        let words = Words::new(typed, signature);
+        if words.are_for_one()? && found.len() > 1 {
+            let text = "stdin and files to be written can be lent to one driver only";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        let first = client.driver_by_id(found[0].exporter.clone(), found[0].record.id);
+        let ready = words.ready(&first, session.out).await?;
         let fanout = Fanout {
             method,
-            words: &words,
-            deadline: self.deadline,
+            words: &ready.values,
+            deadline: self.deadline.or(declared),
             jobs: self.jobs.map(usize::from),
             at: self.at,
         };
         fanout.run(client, found, session.out).await
     }
+}
+
+/// A call that may lend something. Whether it does depends on the signature, which is looked up.
+async fn lending(
+    session: &Session,
+    client: &Client,
+    asked: &Asked,
+    method: &str,
+    typed: &[String],
+) -> Result<Bytes, CliError> {
+    let Some(found) = client.registry().resolve(&asked.target).await? else {
+        return Err(not_found(client, &asked.target).await);
+    };
+    let signature = signature(client, &found, method).await?;
+    let driver = client.driver_by_id(found.exporter, found.record.id);
+    let driver = match (asked.deadline, signature.as_ref().and_then(declared)) {
+        (None, Some(declared)) => driver.with_deadline(declared),
+        _ => asked.in_time(driver),
+    };
+    let ready = Words::new(typed, signature).ready(&driver, session.out).await?;
+    Ok(driver.call_words_with(method, &ready.values, ready.loans).await?)
+}
+
+/// The deadline that a method declares.
+fn declared(method: &Method) -> Option<Duration> {
+    method.deadline_ms.map(Duration::from_millis)
 }

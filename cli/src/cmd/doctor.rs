@@ -1,9 +1,15 @@
 //! `jmp-bus doctor`: whether all is well, seen from here.
 
+mod seat;
+
 use std::time::{Duration, Instant};
 
-use runtime::{CallError, Client, Keep, NATS_SERVER_MIN, StreamsKeep, Version};
+use bus_schema::permission::Role;
+use runtime::{
+    CallError, Client, Identity, Keep, NATS_SERVER_MIN, ServerInfo, Settings, StreamsKeep, Version,
+};
 
+use super::admin::date;
 use crate::{
     advice::{CliError, advice},
     session::Session,
@@ -27,6 +33,9 @@ pub(crate) struct Cmd {
     /// With --make-streams: keep logs so long, and so much: `3d`, `3d,1GiB`.
     #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
     keep_logs: Option<String>,
+    /// With --make-streams: keep files that are lent so long, and so much: `7d`, `7d,8GiB`.
+    #[arg(long, value_name = "AGE[,SIZE]", requires = "make_streams")]
+    keep_files: Option<String>,
 }
 
 /// One check.
@@ -60,15 +69,42 @@ impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let mut checks = Vec::new();
         let keep = self.keep()?;
-        match session.client().await {
-            Ok(client) => {
-                checks.push(Check::ok("broker", format!("reached as client {}", client.name())));
-                server(client, &mut checks);
-                self.streams(session, keep, &mut checks).await;
-                exporters(client, &mut checks).await;
-            }
-            Err(error @ CliError::Usage(_)) => return Err(error),
-            Err(error) => checks.push(Check::failed("broker", error)),
+        let settings = session.settings()?;
+        let identity = settings.identity()?;
+        let known = identity.as_ref().and_then(|identity| Some((identity, identity.role?)));
+        checks.extend(identity.as_ref().map(credentials));
+        match known {
+            Some((identity, Role::Exporter)) => match settings.server().await {
+                Ok(info) => {
+                    let found = format!("reached as exporter {}", identity.name);
+                    checks.push(Check::ok("broker", found));
+                    server(&settings, &info, &mut checks);
+                    seat::permissions(session, identity, Role::Exporter, &mut checks).await;
+                }
+                Err(error) => checks.push(Check::failed("broker", error)),
+            },
+            _ => match session.client().await {
+                Ok(client) => {
+                    let found = format!("reached as client {}", client.name());
+                    checks.push(Check::ok("broker", found));
+                    match settings.server().await {
+                        Ok(info) => server(&settings, &info, &mut checks),
+                        Err(error) => checks.push(Check::failed("version", error)),
+                    }
+                    vouched(client, &mut checks);
+                    if let Some((identity, role)) = known {
+                        seat::permissions(session, identity, role, &mut checks).await;
+                    }
+                    let sees_streams = known.is_none_or(|(_, role)| role == Role::Admin);
+                    if sees_streams || self.make_streams {
+                        self.streams(session, keep, &mut checks).await;
+                    }
+                    exporters(client, &mut checks).await;
+                    seat::clock(client, &mut checks).await;
+                }
+                Err(error @ (CliError::Usage(_) | CliError::NotYours { .. })) => return Err(error),
+                Err(error) => checks.push(Check::failed("broker", error)),
+            },
         }
         let text = || checks.iter().map(line).collect();
         session.out.document(&checks, text).await?;
@@ -80,7 +116,7 @@ impl Cmd {
 
     /// What the streams shall keep, if that was said.
     fn keep(&self) -> Result<Option<StreamsKeep>, CliError> {
-        let Self { keep_events, keep_logs, .. } = self;
+        let Self { keep_events, keep_logs, keep_files, .. } = self;
         let usual = StreamsKeep::default();
         let of = |typed: &Option<String>, option, usual: Keep| match typed {
             None => Ok(usual),
@@ -89,8 +125,9 @@ impl Cmd {
         };
         let events = of(keep_events, "--keep-events", usual.events)?;
         let logs = of(keep_logs, "--keep-logs", usual.logs)?;
-        let said = keep_events.is_some() || keep_logs.is_some();
-        Ok(said.then_some(StreamsKeep { events, logs, ..usual }))
+        let files = of(keep_files, "--keep-files", usual.files)?;
+        let said = keep_events.is_some() || keep_logs.is_some() || keep_files.is_some();
+        Ok(said.then_some(StreamsKeep { events, logs, files, ..usual }))
     }
 
     async fn streams(&self, session: &Session, keep: Option<StreamsKeep>, checks: &mut Vec<Check>) {
@@ -134,10 +171,38 @@ fn parsed(version: &str) -> Option<Version> {
     Some(Version { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
 }
 
+/// Whether the credentials are good by this host's clock.
+fn credentials(identity: &Identity) -> Check {
+    const WHAT: &str = "credentials";
+    let shown = match identity.role {
+        Some(role) => format!("{role} {}", identity.name),
+        None => identity.name.clone(),
+    };
+    match identity.expires {
+        Some(at) if identity.is_expired() => Check::bad(
+            WHAT,
+            format!("{shown}, expired on {}", date(at)),
+            "ask whoever runs the broker for new ones (`jmp-bus admin add`)",
+        ),
+        Some(at) => Check::ok(WHAT, format!("{shown}, until {}", date(at))),
+        None => Check::ok(WHAT, shown),
+    }
+}
+
 /// What the broker says of itself.
-fn server(client: &Client, checks: &mut Vec<Check>) {
-    let (version, jetstream) = client.server();
-    checks.push(match parsed(&version) {
+fn server(settings: &Settings, info: &ServerInfo, checks: &mut Vec<Check>) {
+    let ServerInfo { version, jetstream, asks_for_tls, max_payload: max, .. } = info;
+    let is_private = settings.is_loopback();
+    checks.push(match (asks_for_tls, is_private) {
+        (true, _) => Check::ok("tls", "every connection is encrypted"),
+        (false, true) => Check::ok("tls", "none, on this machine"),
+        (false, false) => Check::bad(
+            "tls",
+            "the broker takes connections that are not encrypted",
+            "give it a `tls` block, as `jmp-bus admin init` writes it",
+        ),
+    });
+    checks.push(match parsed(version) {
         Some(parsed) if parsed < NATS_SERVER_MIN => Check::bad(
             "version",
             format!("nats-server {version}"),
@@ -149,8 +214,7 @@ fn server(client: &Client, checks: &mut Vec<Check>) {
         true => Check::ok("jetstream", "on"),
         false => Check::bad("jetstream", "off", "start nats-server with -js"),
     });
-    let max = client.max_payload();
-    checks.push(match max < MAX_PAYLOAD_MIN {
+    checks.push(match *max < MAX_PAYLOAD_MIN {
         true => Check::bad(
             "max_payload",
             format!("{max} bytes"),
@@ -158,6 +222,10 @@ fn server(client: &Client, checks: &mut Vec<Check>) {
         ),
         false => Check::ok("max_payload", format!("{max} bytes")),
     });
+}
+
+/// Whether the broker knows its users apart.
+fn vouched(client: &Client, checks: &mut Vec<Check>) {
     checks.push(match (client.is_vouched_for(), client.is_authenticated()) {
         (true, _) => Check::ok("identity", "the broker asks who one is"),
         (_, true) => Check::ok("identity", "one token for all: its holders may say to be anybody"),

@@ -1,6 +1,6 @@
 //! `jmp-bus serve`: puts the devices of a configuration on the bus.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bus_schema::permission::Role;
 use runtime::{Config, Exporter, ExporterConfig, Settings};
@@ -11,6 +11,7 @@ use super::check::count;
 use crate::{
     advice::CliError,
     interrupt::Interrupt,
+    manager::ServiceManager,
     metrics::{self, Endpoint},
     session::Session,
 };
@@ -112,6 +113,8 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
         root: session.root(),
         labels: config.labels,
         state_dir: Some(state_dir),
+        leases: config.leases,
+        hooks: config.hooks,
         log: Some(session.log.clone()),
         ..ExporterConfig::new(config.name.clone(), config.root)
     };
@@ -125,6 +128,10 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
         tasks.spawn(endpoint.serve(exporter.metrics(), stop.clone()));
     }
     session.out.document(&data, || format!("{name} is up with {drivers} drivers\n")).await?;
+    let manager = Arc::new(ServiceManager::of_environment());
+    manager.ready(&format!("{name} serves {drivers} drivers"));
+    let (alive, ends) = (manager.clone(), stop.clone());
+    tasks.spawn(async move { ends.run_until_cancelled(alive.stay_alive()).await });
     let replaced = tokio::select! {
         signal = interrupt.next() => {
             tracing::info!(?signal, "told to stop: running calls may end");
@@ -132,6 +139,7 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
         }
         () = exporter.stopped() => true,
     };
+    manager.stopping();
     let stopping = exporter.shutdown(grace);
     tokio::select! {
         biased;

@@ -202,3 +202,37 @@ async fn no_secret_is_readable_by_others_or_printed() {
         "seeds of operator, accounts, roles and a user, and two keys: {secrets}"
     );
 }
+
+#[tokio::test]
+async fn the_doctor_looks_from_every_seat() {
+    let fleet = Fleet::start().await;
+    let users =
+        [("exporter", "bench"), ("client", "alice"), ("observer", "eve"), ("admin", "root")];
+    for (role, name) in users {
+        fleet.add(role, name).await;
+    }
+    let serve = fleet.serve("bench").await;
+    for (role, name) in users {
+        let checks = fleet.run(name, &["doctor", "-o", "json"]).await.json();
+        let found = |wanted: &str| {
+            let check = checks.as_array().unwrap().iter().find(|check| check["check"] == wanted);
+            check.unwrap_or_else(|| panic!("{name}: no {wanted} in {checks}"))["found"].to_string()
+        };
+        assert!(found("credentials").contains(&format!("{role} {name}")), "{checks}");
+        assert!(found("permissions").contains("all tried"), "{checks}");
+        assert!(found("tls").contains("encrypted"), "{checks}");
+        found("streams");
+        if name != "bench" {
+            assert!(found("exporter bench").contains("answers"), "{checks}");
+            assert!(found("clock").contains("to a heartbeat"), "{checks}");
+        }
+    }
+    // Under a root that is not the role's, everything is denied, and that is said.
+    let other = fleet.run("alice", &["doctor", "--root", "other"]).await;
+    assert_eq!(other.code, Some(18), "{other:?}");
+    assert!(
+        other.out.contains("BAD  permissions") && other.out.contains("admin upgrade"),
+        "{other:?}"
+    );
+    drop(serve);
+}

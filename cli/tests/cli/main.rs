@@ -8,6 +8,7 @@ mod expect;
 mod fanout;
 mod fleet;
 mod lab;
+mod lease;
 mod local;
 mod look;
 mod pipes;

@@ -173,3 +173,29 @@ async fn figures_are_given_to_scrapers_and_nothing_to_others() {
     assert_eq!(serve.ended().await.code, Some(0));
     lab.end().await;
 }
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_it_is_up_that_it_is_alive_and_when_it_stops() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let path = lab.home.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let mut command = lab.command(&["serve", file.to_str().unwrap(), "-q"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "20000");
+    let serve = Running::start(&mut command);
+    let told = async || {
+        let mut message = [0; 200];
+        let received =
+            tokio::time::timeout(std::time::Duration::from_secs(30), socket.recv(&mut message));
+        let length = received.await.expect("a message in time").unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    assert_eq!(told().await, "READY=1\nSTATUS=desk serves 3 drivers");
+    for _ in 0..3 {
+        assert_eq!(told().await, "WATCHDOG=1");
+    }
+    serve.signal("-TERM").await;
+    while !told().await.starts_with("STOPPING=1") {}
+    assert_eq!(serve.ended().await.code, Some(0));
+    lab.end().await;
+}

@@ -20,18 +20,10 @@ impl Broker<'_> {
     /// `authority.conf`: whom this broker believes. Every broker of a fleet includes it.
     pub(super) fn authority(&self) -> String {
         let [(system, system_jwt), (account, account_jwt)] = self.accounts;
-        let dir = quoted(&self.data.join("jwt"));
         format!(
             "# Whom the broker believes. Written by `jmp-bus admin`; every broker of the fleet has it.
 operator: \"{operator}\"
 system_account: {system}
-resolver {{
-  type: full
-  dir: {dir}
-  allow_delete: false
-  interval: \"2m\"
-  limit: 1000
-}}
 # Used once, by a broker that knows none of them: what was pushed later is in the resolver's dir.
 resolver_preload {{
   {system}: \"{system_jwt}\"
@@ -48,12 +40,22 @@ resolver_preload {{
         let tls = |file: &str| quoted(&self.dir.join("tls").join(file));
         let (certificate, key) = (tls("server.pem"), tls("server.key"));
         let jetstream = quoted(&self.data.join("jetstream"));
+        let jwt = quoted(&self.data.join("jwt"));
         format!(
             "# One broker. Written by `jmp-bus admin init`; yours to edit. `deploy/nats` of jmp-bus has
 # configurations for a cluster and for a leaf node.
 server_name: {name}
 listen: \"0.0.0.0:{port}\"
 include \"authority.conf\"
+
+# The accounts' JWTs, as they were pushed.
+resolver {{
+  type: full
+  dir: {jwt}
+  allow_delete: false
+  interval: \"2m\"
+  limit: 1000
+}}
 
 tls {{
   cert_file: {certificate}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_schema::{
     ClientName, Root,
-    subject::{FromAdmin, FromExporter, Inbox, Streams},
+    subject::{FromAdmin, FromExporter, Inbox, Stored, Streams},
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -38,6 +38,8 @@ pub struct StreamsKeep {
     pub events: Keep,
     /// Logs.
     pub logs: Keep,
+    /// Files that clients lend.
+    pub files: Keep,
 }
 
 impl Default for StreamsKeep {
@@ -47,19 +49,22 @@ impl Default for StreamsKeep {
             out: Keep { age: days(1), bytes: 4 << 30 },
             events: Keep { age: days(30), bytes: 256 << 20 },
             logs: Keep { age: days(3), bytes: 1 << 30 },
+            // Some images, each once.
+            files: Keep { age: days(7), bytes: 8 << 30 },
         }
     }
 }
 
 /// The configuration of each stream.
-fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
-    let Streams { out, registry, events, logs, admin } = Streams::of(root);
+fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 6] {
+    let Streams { out, registry, events, logs, files, admin } = Streams::of(root);
     let seconds = |seconds| nanos(Duration::from_secs(seconds));
     let records = stream(&out, vec![FromExporter::out_all(root)], 1, seconds(120));
     let subjects = vec![
         FromExporter::presence_all(root),
         FromExporter::tree_all(root),
         FromExporter::interface_all(root),
+        FromExporter::board_all(root),
     ];
     let mut registered = stream(&registry, subjects, 1, seconds(1));
     registered["max_bytes"] = REGISTRY_BYTES.into();
@@ -68,12 +73,15 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
     let said = stream(&logs, vec![FromExporter::logs(root, None, None)], -1, seconds(1));
     let mut written = stream(&admin, vec![FromAdmin::all(root)], 1, seconds(1));
     written["max_bytes"] = ADMIN_BYTES.into();
+    let mut lent = stream(&files, vec![Stored::all(root)], 1, seconds(1));
+    lent["deny_purge"] = false.into(); // removing a file is its messages' purge
     [
         (out, kept(records, keep.out)),
         (registry, registered),
         (events, kept(happened, keep.events)),
         (logs, kept(said, keep.logs)),
         (admin, written),
+        (files, kept(lent, keep.files)),
     ]
 }
 

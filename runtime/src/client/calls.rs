@@ -15,7 +15,7 @@ use bus_schema::{
     message::{Ask, Cancel, Progress, Told},
     subject::{ExporterVerb, To},
 };
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Conn;
@@ -48,6 +48,8 @@ struct Open {
 
 struct Sent {
     exporter: ExporterName,
+    /// When nothing is expected any more.
+    until: Instant,
     /// When it is asked about next.
     ask_at: Instant,
     unanswered: u32,
@@ -61,6 +63,8 @@ pub(crate) enum News {
     Unseen(Instant),
     /// There is nobody to ask any more.
     Lost(&'static str),
+    /// Its time is up.
+    Late,
 }
 
 impl Calls {
@@ -82,12 +86,26 @@ impl Calls {
             && noticed.is_none_or(|(n, at)| n != connects || at.elapsed() < RECONNECT_GRACE)
     }
 
+    /// Tells the calls whose time is up, and says when to look again. (A timer for each would cost
+    /// every call as much as its journey through the mailroom.) `LAST_WORDS` is longer than
+    /// [`LOOK_EVERY`], so every call is seen before it is due.
+    fn call_time(&self, now: Instant) -> Instant {
+        let mut next = now + LOOK_EVERY;
+        for sent in self.lock().calls.values().flatten() {
+            match sent.until <= now {
+                true => sent.news.push_late(),
+                false => next = next.min(sent.until),
+            }
+        }
+        next
+    }
+
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new call. It is waited for until its guard is dropped.
-    pub(crate) fn begin(inner: &Arc<Inner>, exporter: &ExporterName) -> CallGuard {
+    pub(crate) fn begin<'a>(inner: &'a Arc<Inner>, exporter: &'a ExporterName) -> CallGuard<'a> {
         let calls = &inner.calls;
         let mut open = calls.lock();
         // Under the lock, so that no counter is passed over by `done_below`.
@@ -95,40 +113,36 @@ impl Calls {
         open.calls.insert(counter, None);
         drop(open);
         CallGuard {
-            inner: inner.clone(),
-            exporter: exporter.clone(),
+            inner,
+            exporter,
             id: CallId { session: calls.session, counter },
             cancel_on_drop: false,
         }
     }
-
-    /// The lowest counter that is still waited for.
-    fn done_below(&self) -> u64 {
-        let open = self.lock();
-        let next = || self.next.load(Ordering::Relaxed);
-        open.calls.first_key_value().map_or_else(next, |(first, _)| *first)
-    }
 }
 
 /// An open call. Dropped before its answer it is cancelled.
-pub(crate) struct CallGuard {
-    inner: Arc<Inner>,
-    exporter: ExporterName,
+pub(crate) struct CallGuard<'a> {
+    inner: &'a Arc<Inner>,
+    exporter: &'a ExporterName,
     pub(crate) id: CallId,
     cancel_on_drop: bool,
 }
 
-impl CallGuard {
-    pub(crate) fn done_below(&self) -> u64 {
-        self.inner.calls.done_below()
+impl CallGuard<'_> {
+    /// It is about to be sent. From now on it is asked about, until its time is up, and news of it
+    /// go to `news`.
+    pub(crate) fn sent(&mut self, news: &Arc<Letters>, now: Instant, until: Instant) {
+        self.cancel_on_drop = true;
+        let (exporter, ask_at) = (self.exporter.clone(), now + ASK_FIRST);
+        let sent = Sent { exporter, until, ask_at, unanswered: 0, news: news.clone() };
+        self.inner.calls.lock().calls.insert(self.id.counter, Some(sent));
     }
 
-    /// It is about to be sent. From now on it is asked about, and news of it go to `news`.
-    pub(crate) fn sent(&mut self, news: Arc<Letters>) {
-        self.cancel_on_drop = true;
-        let ask_at = Instant::now() + ASK_FIRST;
-        let sent = Sent { exporter: self.exporter.clone(), ask_at, unanswered: 0, news };
-        self.inner.calls.lock().calls.insert(self.id.counter, Some(sent));
+    /// The lowest counter that is still waited for.
+    pub(crate) fn done_below(&self) -> u64 {
+        let open = self.inner.calls.lock();
+        open.calls.first_key_value().map_or(self.id.counter, |(first, _)| *first)
     }
 
     /// It was answered: nothing is left to cancel.
@@ -137,7 +151,7 @@ impl CallGuard {
     }
 }
 
-impl Drop for CallGuard {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.inner.calls.lock().calls.remove(&self.id.counter);
         if self.cancel_on_drop && !self.inner.stop.is_cancelled() {
@@ -163,15 +177,16 @@ async fn cancel(inner: &Arc<Inner>, exporter: &ExporterName, id: CallId) {
 /// Asks about calls that are not answered, until the client is closed. Never silent: a call is
 /// answered, asked about, or lost.
 pub(crate) async fn ask_about_silent_ones(client: Weak<Inner>, stop: CancellationToken) {
-    let mut look = interval(LOOK_EVERY);
+    let mut look = Instant::now();
     let mut connects = client.upgrade().map_or(0, |inner| inner.control().connects());
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = look.tick() => {}
+            () = sleep_until(look) => {}
         }
         let Some(inner) = client.upgrade() else { return };
+        look = inner.calls.call_time(Instant::now());
         if !inner.control().is_connected() {
             continue;
         }

@@ -1,25 +1,27 @@
 //! A driver as a client sees it, and the calls it takes.
 
-use std::{fmt, time::Duration};
+use std::{fmt, pin::pin, time::Duration};
 
 use bus_schema::{
-    Address, DriverId, ExporterName, Invoke, Outgoing, codec,
+    Address, DriverId, ExporterName, Invoke, Loan, MethodName, Outgoing,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Call, Form, Outcome, Reply, Unknown},
-    subject::{DriverVerb, To},
+    subject::{DriverVerb, Spoken, SpokenTo},
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    CallError, Client, ItemStream,
+    CallError, Client, Inner, ItemStream,
     calls::{CallGuard, Calls, News},
     mailroom::Letter,
     parts::LargeArgs,
 };
 use crate::{
     bus::{Incoming, Subject},
+    lend::Lend,
     stream::ByteStream,
 };
 
@@ -45,6 +47,7 @@ pub struct DriverRef {
     pub(super) id: DriverId,
     address: Option<Address>,
     deadline: Option<Duration>,
+    epoch: Option<u64>,
 }
 
 impl DriverRef {
@@ -54,7 +57,7 @@ impl DriverRef {
         id: DriverId,
         address: Option<Address>,
     ) -> Self {
-        Self { client, exporter, id, address, deadline: None }
+        Self { client, exporter, id, address, deadline: None, epoch: None }
     }
 
     /// The same driver, with this deadline for calls instead of the methods' own.
@@ -62,6 +65,17 @@ impl DriverRef {
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The same driver, used under the lease of this number: calls are refused when it has ended.
+    #[must_use]
+    pub fn under(mut self, epoch: u64) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    pub(super) fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     /// Its UUID.
@@ -111,9 +125,34 @@ impl DriverRef {
         method: &str,
         words: &[bus_schema::Value],
     ) -> Result<Bytes, CallError> {
+        self.call_words_with(method, words, Vec::new()).await
+    }
+
+    /// [`call_words`](Self::call_words) with words some of which are lent: what each of `loans`
+    /// says is one of the words. See [`lend`](Invoke::lend).
+    ///
+    /// # Errors
+    ///
+    /// As [`call_raw`](Self::call_raw); also that what is handed back could not be written.
+    pub async fn call_words_with(
+        &self,
+        method: &str,
+        words: &[bus_schema::Value],
+        loans: Vec<Loan>,
+    ) -> Result<Bytes, CallError> {
         let args =
             rmp_serde::to_vec_named(words).map_err(|e| CallError::Unsendable(e.to_string()))?;
-        self.invoke(method, Form::Words, args.into(), None).await
+        let result = self.invoke(method, Form::Words, args.into(), None).await?;
+        self.settle(loans).await?;
+        Ok(result)
+    }
+
+    /// Waits until what is handed back is all there.
+    async fn settle(&self, loans: Vec<Loan>) -> Result<(), CallError> {
+        for loan in loans {
+            crate::lend::settle(loan).await.map_err(CallError::Lending)?;
+        }
+        Ok(())
     }
 
     async fn invoke(
@@ -127,7 +166,7 @@ impl DriverRef {
             let text = format!("{} bytes are over the limit of {PAYLOAD_BYTES_MAX}", args.len());
             return Err(CallError::Unsendable(text));
         }
-        let to = To::Driver(DriverVerb::Call, self.id, method_name(method)?);
+        let subject = self.subject(DriverVerb::Call, method)?;
         let inner = &self.client.0;
         let limit = self.deadline_for(declared);
         let guard = Calls::begin(inner, &self.exporter);
@@ -138,117 +177,133 @@ impl DriverRef {
         };
         let id = guard.id;
         let make = |timing: Timing| {
-            codec::encode(&Call {
+            Call {
                 id: Some(id),
                 attempt: timing.attempt,
                 age_ms: timing.age_ms,
                 deadline_ms: timing.deadline_ms,
                 done_below: timing.done_below,
-                epoch: None,
+                epoch: self.epoch,
                 form,
                 args: if large.is_some() { Bytes::new() } else { args.clone() },
                 parts: large.as_ref().map(LargeArgs::parts),
-            })
+            }
+            .encode()
         };
-        let subject = inner.subject(&self.exporter, to);
         let answer = self.deliver(guard, subject, limit, make).await?;
-        let reply: Reply =
-            codec::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))?;
+        let reply =
+            Reply::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))?;
         self.result(reply.outcome, limit).await
+    }
+
+    /// The subject of a request for `method`.
+    pub(super) fn subject(&self, verb: DriverVerb, method: &str) -> Result<Subject, CallError> {
+        if !MethodName::is(method) {
+            let problem = method.parse::<MethodName>().expect_err("no name");
+            return Err(CallError::Unsendable(problem.to_string()));
+        }
+        let Inner { name, root, .. } = &*self.client.0;
+        let to = SpokenTo::Driver(verb, self.id, method);
+        let spoken = Spoken { client: name.as_str(), exporter: self.exporter.as_str(), to };
+        Ok(spoken.under(root).into())
     }
 
     /// Sends a request until it is answered: again if the exporter never saw it, and no longer
     /// than to its deadline. Dropping this cancels the call.
     pub(super) async fn deliver(
         &self,
-        mut guard: CallGuard,
-        subject: String,
+        mut guard: CallGuard<'_>,
+        subject: Subject,
+        limit: Duration,
+        make: impl Fn(Timing) -> Bytes,
+    ) -> Result<Incoming, CallError> {
+        let outcome = self.send_until_answered(&mut guard, subject, limit, make).await;
+        if !matches!(outcome, Err(CallError::TimedOut { .. })) {
+            guard.answered(); // or nobody is there to be told of a cancel
+        }
+        outcome
+    }
+
+    async fn send_until_answered(
+        &self,
+        guard: &mut CallGuard<'_>,
+        subject: Subject,
         limit: Duration,
         make: impl Fn(Timing) -> Bytes,
     ) -> Result<Incoming, CallError> {
         let inner = &self.client.0;
-        let subject = Subject::from(subject);
         let mut answers = inner.post_box(&subject);
         let began = Instant::now();
         // The exporter keeps the deadline; its answer to that gets a moment to arrive.
         let until = began + limit + LAST_WORDS;
+        let late = |sent| CallError::TimedOut { address: self.shown(), limit, sent };
+        by(until, inner.control().reached()).await.ok_or_else(|| late(false))??;
+        guard.sent(answers.letters(), began, until);
+        // Whether every attempt so far went to nobody, so that nothing can have acted.
+        let mut unheard = true;
         let mut sent = false;
         let mut attempt = 0;
         // The first attempt that an exporter may have heard.
         let mut first = None;
-        let outcome = async {
-            inner.control().reached().await?;
-            guard.sent(answers.letters());
-            // Whether every attempt so far went to nobody, so that nothing can have acted.
-            let mut unheard = true;
-            loop {
-                // The message tells its age, so it is not made until it can go.
-                inner.control().reached().await?;
-                let first_sent = *first.get_or_insert_with(Instant::now);
-                let message = make(Timing {
-                    attempt,
-                    age_ms: if attempt == 0 { 0 } else { ms(first_sent.elapsed()) },
-                    deadline_ms: ms(limit.saturating_sub(began.elapsed())),
-                    done_below: guard.done_below(),
-                });
-                inner.control().request(subject.clone(), answers.subject.clone(), message).await?;
-                sent = true;
-                match answers.letter().await {
-                    Letter::Answer(answer) if answer.is_no_responders() => {
-                        // Refused at once; but after an outage the exporter may be a moment later.
-                        let late = began.elapsed() > limit;
-                        if unheard && (late || !inner.calls.is_fresh(inner.control())) {
-                            return Err(CallError::NoDriver { address: self.shown() });
-                        }
-                        if late {
-                            let why = "nobody listens for it any more";
-                            return Err(CallError::Lost { address: self.shown(), why });
-                        }
-                        tokio::time::sleep(NOT_YET).await;
-                        if unheard {
-                            first = None; // the next attempt is the first, then
-                            continue;
-                        }
+        loop {
+            // The message tells its age, so it is not made until it can go.
+            by(until, inner.control().reached()).await.ok_or_else(|| late(sent))??;
+            let now = Instant::now();
+            let first_sent = *first.get_or_insert(now);
+            let message = make(Timing {
+                attempt,
+                age_ms: if attempt == 0 { 0 } else { ms(now - first_sent) },
+                deadline_ms: ms(limit.saturating_sub(now - began)),
+                done_below: guard.done_below(),
+            });
+            let sending =
+                inner.control().request(subject.clone(), answers.subject.clone(), message);
+            by(until, sending).await.ok_or_else(|| late(sent))??;
+            sent = true;
+            match answers.letter().await {
+                Letter::Answer(answer) if answer.is_no_responders() => {
+                    // Refused at once; but after an outage the exporter may be a moment later.
+                    let over = began.elapsed() > limit;
+                    if unheard && (over || !inner.calls.is_fresh(inner.control())) {
+                        return Err(CallError::NoDriver { address: self.shown() });
                     }
-                    Letter::Answer(answer) => return Ok(answer),
-                    // Its memory begins after the call was sent, so an earlier run may have
-                    // executed it. The exporter would say the same, but only if a repeat that is
-                    // long on its way is not taken for a younger one.
-                    Letter::News(News::Unseen(started)) if started > first_sent => {
-                        let why = Unknown::Forgotten;
-                        return Err(CallError::OutcomeUnknown { address: self.shown(), why });
-                    }
-                    Letter::News(News::Unseen(_)) => unheard = false,
-                    Letter::Denied(denial) if attempt == 0 => {
-                        return Err(CallError::from(answers.denied(denial)).about(self.shown()));
-                    }
-                    // It was allowed before, so an earlier attempt may have got through.
-                    Letter::Denied(_) => {
-                        let why = "the broker does not allow it any more";
+                    if over {
+                        let why = "nobody listens for it any more";
                         return Err(CallError::Lost { address: self.shown(), why });
                     }
-                    Letter::TurnedAway(_) => {
-                        let why = "the broker does not let this client in any more";
-                        return Err(CallError::Lost { address: self.shown(), why });
-                    }
-                    Letter::News(News::Lost(why)) => {
-                        return Err(CallError::Lost { address: self.shown(), why });
+                    Box::pin(tokio::time::sleep(NOT_YET)).await;
+                    if unheard {
+                        first = None; // the next attempt is the first, then
+                        continue;
                     }
                 }
-                attempt += 1;
+                Letter::Answer(answer) => return Ok(answer),
+                // Its memory begins after the call was sent, so an earlier run may have executed
+                // it. The exporter would say the same, but only if a repeat that is long on its
+                // way is not taken for a younger one.
+                Letter::News(News::Unseen(started)) if started > first_sent => {
+                    let why = Unknown::Forgotten;
+                    return Err(CallError::OutcomeUnknown { address: self.shown(), why });
+                }
+                Letter::News(News::Unseen(_)) => unheard = false,
+                Letter::Denied(denial) if attempt == 0 => {
+                    return Err(CallError::from(answers.denied(denial)).about(self.shown()));
+                }
+                // It was allowed before, so an earlier attempt may have got through.
+                Letter::Denied(_) => {
+                    let why = "the broker does not allow it any more";
+                    return Err(CallError::Lost { address: self.shown(), why });
+                }
+                Letter::TurnedAway(_) => {
+                    let why = "the broker does not let this client in any more";
+                    return Err(CallError::Lost { address: self.shown(), why });
+                }
+                Letter::News(News::Lost(why)) => {
+                    return Err(CallError::Lost { address: self.shown(), why });
+                }
+                Letter::News(News::Late) => return Err(late(true)),
             }
-        };
-        let outcome = timeout_at(until, outcome).await;
-        match outcome {
-            Ok(Ok(answer)) => {
-                guard.answered();
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                guard.answered(); // nobody is there to be told of a cancel
-                Err(error)
-            }
-            Err(_elapsed) => Err(CallError::TimedOut { address: self.shown(), limit, sent }),
+            attempt += 1;
         }
     }
 
@@ -270,8 +325,14 @@ impl DriverRef {
     }
 }
 
-pub(super) fn method_name(method: &str) -> Result<bus_schema::MethodName, CallError> {
-    method.parse().map_err(|error: bus_schema::NameError| CallError::Unsendable(error.to_string()))
+/// Waits for what is mostly there at once, and no longer than until then.
+async fn by<T>(until: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    match (&mut future).now_or_never() {
+        Some(done) => Some(done),
+        // Boxed, as is all that is rare.
+        None => Box::pin(timeout_at(until, future)).await.ok(),
+    }
 }
 
 fn ms(span: Duration) -> u64 {
@@ -282,6 +343,11 @@ impl Invoke for DriverRef {
     type Error = CallError;
     type Items<T: DeserializeOwned + Send + 'static> = ItemStream<T>;
     type Pipe = ByteStream;
+    type Lend = Lend;
+
+    async fn lend(&self, what: Lend) -> Result<Loan, CallError> {
+        what.to(&self.client, &self.exporter).await.map_err(CallError::Lending)
+    }
 
     async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
@@ -289,6 +355,7 @@ impl Invoke for DriverRef {
     ) -> Result<T, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
         let result = self.invoke(out.method, Form::Typed, args, out.deadline).await?;
+        self.settle(out.loans).await?;
         rmp_serde::from_slice(&result).map_err(|e| CallError::Garbled(e.to_string()))
     }
 
@@ -298,11 +365,14 @@ impl Invoke for DriverRef {
     ) -> Result<ItemStream<T>, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
         let started = self.start(out.method, Form::Typed, args, out.deadline, false).await?;
-        Ok(ItemStream::new(started.items))
+        Ok(ItemStream::new(started.items, out.loans))
     }
 
     async fn stream(&self, out: Outgoing) -> Result<ByteStream, CallError> {
         let args = out.args.map_err(CallError::Unsendable)?;
+        if !out.loans.is_empty() {
+            return Err(CallError::Unsendable("nothing can be lent to a stream".to_owned()));
+        }
         self.open_stream(out.method, Form::Typed, args, out.deadline).await
     }
 }

@@ -6,6 +6,7 @@ use bus_schema::{Fault, Refusal, message::Unknown};
 
 use crate::{
     bus::{Action, BusError, TurnedAway},
+    lend::LendError,
     stream::StreamError,
 };
 
@@ -69,6 +70,9 @@ pub enum CallError {
         /// How.
         error: StreamError,
     },
+    /// What was to be lent cannot be.
+    #[error("{0}")]
+    Lending(LendError),
     /// The arguments cannot be sent.
     #[error("the arguments cannot be sent: {0}")]
     Unsendable(String),
@@ -116,6 +120,7 @@ impl CallError {
             | Self::NotAllowed { .. }
             | Self::TurnedAway(_)
             | Self::Bus(_) => false,
+            Self::Lending(error) => error.may_have_acted(),
             Self::TimedOut { sent, .. } => *sent,
             Self::Fault { .. }
             | Self::Lost { .. }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bus_schema::{limits::ITEM_BYTES_MAX, message::End};
+use bus_schema::{Loan, limits::ITEM_BYTES_MAX, message::End};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::Stream;
 use serde::de::DeserializeOwned;
@@ -156,12 +156,14 @@ impl fmt::Debug for ItemBytes {
 /// The items of a streaming call. A [`Stream`]; it ends after the first error.
 pub struct ItemStream<T> {
     items: ItemBytes,
+    /// What the call was lent lives as long.
+    _loans: Vec<Loan>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> ItemStream<T> {
-    pub(crate) fn new(items: ItemBytes) -> Self {
-        Self { items, of: PhantomData }
+    pub(crate) fn new(items: ItemBytes, loans: Vec<Loan>) -> Self {
+        Self { items, _loans: loans, of: PhantomData }
     }
 
     /// The next item; `None` at the end. Cancel safe.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    future::poll_fn,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use bus_schema::{
     subject::{ExporterVerb, FromExporter, Streams, To},
 };
 use bytes::Bytes;
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{CallError, Inner, calls::News};
@@ -27,9 +30,27 @@ pub(crate) struct Mailroom(Arc<Mutex<Boxes>>);
 
 #[derive(Default)]
 struct Boxes {
-    answers: HashMap<u64, Box_>,
+    answers: HashMap<u64, Box_, BuildHasherDefault<AsRandom>>,
     /// The streams of streaming calls, whose records name the call instead.
     calls: HashMap<u64, StreamId>,
+}
+
+/// The hash of a number that is random already, and of our own making.
+#[derive(Default)]
+struct AsRandom(u64);
+
+impl Hasher for AsRandom {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only tokens are hashed");
+    }
+
+    fn write_u64(&mut self, token: u64) {
+        self.0 = token;
+    }
 }
 
 struct Box_ {
@@ -40,12 +61,14 @@ struct Box_ {
     letters: Arc<Letters>,
 }
 
+/// Messages of a subscription that are taken before the task looks whether it is to stop.
+const IN_ONE_GO: usize = 64;
+
 /// What has come to a box. Made for every call, so it allocates little: a channel's first block
 /// alone is several KiB.
 pub(crate) struct Letters {
     queue: Mutex<Queue>,
     capacity: usize,
-    came: Notify,
 }
 
 /// The first letter has its place; most boxes never get a second.
@@ -53,6 +76,9 @@ pub(crate) struct Letters {
 struct Queue {
     first: Option<Letter>,
     more: VecDeque<Letter>,
+    /// The time of the call is up: no letter, as it is not to be lost in a full box.
+    late: bool,
+    reader: Option<Waker>,
 }
 
 impl Queue {
@@ -68,7 +94,8 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Letter> {
-        self.first.take().or_else(|| self.more.pop_front())
+        let letter = self.first.take().or_else(|| self.more.pop_front());
+        letter.or_else(|| self.late.then_some(Letter::News(News::Late)))
     }
 }
 
@@ -90,9 +117,38 @@ impl Letters {
     pub(crate) fn push(&self, letter: Letter) -> Option<()> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         (queue.len() < self.capacity).then(|| queue.push(letter))?;
-        drop(queue);
-        self.came.notify_one();
+        wake(queue);
         Some(())
+    }
+
+    /// Tells that time is up.
+    pub(crate) fn push_late(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.late = true;
+        wake(queue);
+    }
+
+    /// The next letter. Cancel safe.
+    async fn next(&self) -> Letter {
+        poll_fn(|cx| {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            match queue.pop() {
+                Some(letter) => Poll::Ready(letter),
+                None => {
+                    queue.reader = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let reader = queue.reader.take();
+    drop(queue);
+    if let Some(reader) = reader {
+        reader.wake();
     }
 }
 
@@ -101,7 +157,7 @@ pub(crate) struct PostBox {
     mailroom: Mailroom,
     owner: ClientName,
     token: u64,
-    pub(crate) subject: String,
+    pub(crate) subject: Subject,
     letters: Arc<Letters>,
 }
 
@@ -125,21 +181,12 @@ impl PostBox {
 
     /// The next answer or news. Cancel safe.
     pub(crate) async fn letter(&mut self) -> Letter {
-        loop {
-            let letter = {
-                let mut queue = self.letters.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.pop()
-            };
-            match letter {
-                Some(letter) => return letter,
-                None => self.letters.came.notified().await,
-            }
-        }
+        self.letters.next().await
     }
 
     /// Where news of the call go.
-    pub(crate) fn letters(&self) -> Arc<Letters> {
-        self.letters.clone()
+    pub(crate) fn letters(&self) -> &Arc<Letters> {
+        &self.letters
     }
 }
 
@@ -150,7 +197,7 @@ impl Drop for PostBox {
 }
 
 impl Mailroom {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Boxes> {
+    fn lock(&self) -> MutexGuard<'_, Boxes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,7 +242,7 @@ impl Inner {
 
     fn new_box(&self, capacity: usize, from_jetstream: bool, asked: &Subject) -> PostBox {
         let queue = Mutex::default();
-        let letters = Arc::new(Letters { queue, capacity, came: Notify::new() });
+        let letters = Arc::new(Letters { queue, capacity });
         let token = random();
         let entry = Box_ { from_jetstream, asked: asked.clone(), letters: letters.clone() };
         self.mailroom.lock().answers.insert(token, entry);
@@ -203,7 +250,7 @@ impl Inner {
             mailroom: self.mailroom.clone(),
             owner: self.name.clone(),
             token,
-            subject: self.inbox.token(token),
+            subject: self.inbox.token(token).into(),
             letters,
         }
     }
@@ -248,6 +295,14 @@ pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
     Ok(())
 }
 
+/// Subscribes to news of leases. Requests go by the same connection, and come after it.
+pub(crate) async fn listen_for_leases(inner: &Arc<Inner>) -> Result<(), BusError> {
+    let subject = FromExporter::lease_wildcard(&inner.root, &inner.name, inner.session);
+    let news = inner.control().subscribe(subject).await?;
+    inner.tasks.spawn(read(Arc::downgrade(inner), news, inner.stop.clone(), super::lease::on_news));
+    Ok(())
+}
+
 /// Opens the bulk connection and subscribes to data and records.
 pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
     let bulk = inner.bus.bulk().await?;
@@ -275,8 +330,17 @@ async fn read(
             message = messages.next() => message,
         };
         let (Some(message), Some(inner)) = (message, client.upgrade()) else { return };
-        if take(&inner, message).is_none() {
-            tracing::trace!("dropped a message that nobody waits for");
+        let mut next = Some(message);
+        // What is here already is taken in one go, as looking at the stop token is not free.
+        for _ in 0..IN_ONE_GO {
+            let Some(message) = next else { break };
+            if take(&inner, message).is_none() {
+                tracing::trace!("dropped a message that nobody waits for");
+            }
+            next = messages.ready();
+        }
+        if let Some(message) = next {
+            take(&inner, message);
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::{
     CallError, DriverRef, Inner, ItemBytes,
     calls::Calls,
-    driver::{Timing, method_name},
+    driver::Timing,
     parts::{plug, speak},
 };
 use crate::stream::{ByteStream, DataLine, PipeDirection, PipeEnd};
@@ -101,7 +101,7 @@ impl DriverRef {
         detached: bool,
     ) -> Result<(CallId, IsOpen), CallError> {
         let inner = &self.client.0;
-        let to = To::Driver(DriverVerb::Open, self.id, method_name(method)?);
+        let subject = self.subject(DriverVerb::Open, method)?;
         if args.len() + bus_schema::limits::OVERHEAD_BYTES_MAX > inner.control().max_payload() {
             let text = "arguments of streams and streaming calls must fit one message";
             return Err(CallError::Unsendable(text.to_owned()));
@@ -120,13 +120,12 @@ impl DriverRef {
                 age_ms: timing.age_ms,
                 deadline_ms: timing.deadline_ms,
                 done_below: timing.done_below,
-                epoch: None,
+                epoch: self.epoch(),
                 form,
                 args: args.clone(),
                 detached,
             })
         };
-        let subject = inner.subject(&self.exporter, to);
         let limit = self.deadline_for(declared);
         let answer = self.deliver(guard, subject, limit, make).await;
         let opened = answer.and_then(|answer| {

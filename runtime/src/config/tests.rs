@@ -5,6 +5,7 @@ use super::{Config, ConfigErrors};
 mod fake;
 mod files;
 mod garbage;
+mod leases;
 mod mistakes;
 mod values;
 

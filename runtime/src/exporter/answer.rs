@@ -1,7 +1,7 @@
 //! Answers: how an outcome is put into the words that the caller used.
 
 use bus_schema::{
-    Args, Failure, Fault, Method, Refusal, RefusalCode, Value, codec,
+    Args, Failure, Fault, Method, Refusal, RefusalCode, Type, Value, codec,
     limits::{OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Form, Opened, Outcome, Reply, Unknown},
 };
@@ -50,11 +50,14 @@ impl Answer {
         let result = result.and_then(|bytes| spoken(voice, method, bytes));
         match result {
             Ok(bytes) if bytes.len() + OVERHEAD_BYTES_MAX <= payload_max => {
-                Self::done(voice, bytes)
+                Self::done(voice, &bytes)
             }
-            Ok(bytes) if bytes.len() <= PAYLOAD_BYTES_MAX && voice != Voice::Json => {
-                Self { message: Bytes::new(), error: None, large: Some(bytes), ended: Ended::Well }
-            }
+            Ok(bytes) if bytes.len() <= PAYLOAD_BYTES_MAX && voice != Voice::Json => Self {
+                message: Bytes::new(),
+                error: None,
+                large: Some(bytes.into()),
+                ended: Ended::Well,
+            },
             Ok(bytes) => {
                 let len = bytes.len();
                 let limit = if voice == Voice::Json { payload_max } else { PAYLOAD_BYTES_MAX };
@@ -65,10 +68,10 @@ impl Answer {
         }
     }
 
-    fn done(voice: Voice, result: Bytes) -> Self {
+    fn done(voice: Voice, result: &[u8]) -> Self {
         let message = match voice {
-            Voice::Json => [&b"{\"result\":"[..], &result, b"}"].concat().into(),
-            _ => codec::encode(&Reply { outcome: Outcome::Result(result) }),
+            Voice::Json => [&b"{\"result\":"[..], result, b"}"].concat().into(),
+            _ => Reply::encode_result(result),
         };
         Self { message, error: None, large: None, ended: Ended::Well }
     }
@@ -140,9 +143,9 @@ fn http_like(code: &RefusalCode) -> u16 {
 }
 
 /// A result in the caller's form.
-fn spoken(voice: Voice, method: &Method, result: Vec<u8>) -> Result<Bytes, Failure> {
+fn spoken(voice: Voice, method: &Method, result: Vec<u8>) -> Result<Vec<u8>, Failure> {
     if voice == Voice::Message(Form::Typed) {
-        return Ok(result.into());
+        return Ok(result);
     }
     let value = Value::from_msgpack(&result)
         .map_err(|e| Fault::device(format_args!("the driver's result cannot be read: {e}")))?;
@@ -162,10 +165,8 @@ pub(crate) fn arguments(form: Form, args: Bytes, method: &Method) -> Result<Args
             Ok(Value::List(words)) => typed(method, words.len(), |at, field| match &words[at] {
                 Value::Text(word) => Value::from_word(&field.ty, word).map_err(|e| e.to_string()),
                 contents @ Value::Bytes(_) => Ok(contents.clone()),
-                other => Err(format!(
-                    "a word is text or bytes, not {}",
-                    other.to_json(&bus_schema::Type::Any)
-                )),
+                lent @ Value::Map(_) if field.ty == Type::Resource => Ok(lent.clone()),
+                other => Err(format!("a word is text or bytes, not {}", other.to_json(&Type::Any))),
             }),
             _ => Err(bad(method, "words are an array of texts")),
         },

@@ -5,13 +5,20 @@ use std::{
     fmt,
     panic::resume_unwind,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bus_schema::{CallId, ClientName, Failure, RawContext};
 use tokio_util::sync::CancellationToken;
 
-use super::turn::{Turn, TurnGuard};
+use super::{
+    core::Core,
+    flag::Flag,
+    turn::{Turn, TurnGuard, What},
+};
 use crate::stream::foreign;
 
 /// The operation that a method runs in. A method asks for it by a first parameter `cx: &Context`.
@@ -22,11 +29,69 @@ pub struct Context(Arc<Operation>);
 pub(crate) struct Operation {
     pub(crate) caller: ClientName,
     pub(crate) id: Option<CallId>,
-    pub(crate) what: Box<str>,
-    pub(crate) cancel: CancellationToken,
+    pub(crate) what: What,
+    pub(crate) cancel: Flag,
     pub(crate) turn: Turn,
+    /// For what is lent; none where nobody called.
+    pub(crate) core: Option<Arc<Core>>,
+    pub(crate) loans: Loans,
     /// The turn, while the operation holds it: an exclusive call does all the time.
-    pub(crate) held: Mutex<Option<Arc<TurnGuard>>>,
+    pub(crate) held: Held,
+}
+
+/// Ends what was lent to an operation when that ends. Few are lent anything, so the token is not
+/// made before it is asked for.
+#[derive(Default)]
+pub(crate) struct Loans {
+    token: OnceLock<CancellationToken>,
+    over: AtomicBool,
+}
+
+impl Loans {
+    /// The operation has ended.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+    }
+
+    fn token(&self, make: impl FnOnce() -> CancellationToken) -> &CancellationToken {
+        let token = self.token.get_or_init(make);
+        if self.over.load(Ordering::SeqCst) {
+            token.cancel();
+        }
+        token
+    }
+}
+
+/// The turn that an operation holds, if it does. Shared only once somebody asks for it.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<Hold>);
+
+#[derive(Default)]
+enum Hold {
+    #[default]
+    Nothing,
+    Own(TurnGuard),
+    Shared(Arc<TurnGuard>),
+}
+
+impl Held {
+    pub(crate) fn put(&self, turn: TurnGuard) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Hold::Own(turn);
+    }
+
+    fn share(&self) -> Option<Arc<TurnGuard>> {
+        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = match std::mem::take(&mut *hold) {
+            Hold::Nothing => return None,
+            Hold::Own(turn) => Arc::new(turn),
+            Hold::Shared(turn) => turn,
+        };
+        *hold = Hold::Shared(shared.clone());
+        Some(shared)
+    }
 }
 
 impl Context {
@@ -42,22 +107,21 @@ impl Context {
 
     /// Whether the caller no longer wants the result.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancel.is_cancelled()
+        self.0.cancel.is_raised()
     }
 
     /// Resolves when the caller no longer wants the result. After it a method has
     /// [`CANCEL_GRACE`](bus_schema::limits::CANCEL_GRACE) to leave things tidy.
     pub async fn cancelled(&self) {
-        self.0.cancel.cancelled().await;
+        self.0.cancel.raised().await;
     }
 
     /// The right to touch the device, for streaming calls, streams and concurrent calls. An
     /// exclusive call holds it already and gets it at once.
     pub async fn turn(&self) -> Arc<TurnGuard> {
-        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match held {
+        match self.0.held.share() {
             Some(guard) => guard,
-            None => Arc::new(self.0.turn.ticket(&self.0.what).turn().await),
+            None => Arc::new(self.0.turn.ticket(self.0.what.clone()).turn().await),
         }
     }
 
@@ -71,13 +135,26 @@ impl Context {
     }
 }
 
+impl Context {
+    pub(crate) fn core(&self) -> Option<&Arc<Core>> {
+        self.0.core.as_ref()
+    }
+
+    pub(crate) fn loans(&self) -> &CancellationToken {
+        let core = self.0.core.as_ref();
+        self.0
+            .loans
+            .token(|| core.map_or_else(CancellationToken::new, |core| core.stop.child_token()))
+    }
+}
+
 impl Operation {
     fn blocking<T, F>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = self.held.share();
         let done = tokio::task::spawn_blocking(move || {
             let _turn = held;
             work()

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, ExporterName, FaultKind, Incarnation, RefusalCode, Root,
-    StreamId, codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
+    RefusalCode, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -17,15 +17,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     answer::Answer,
-    events::Events,
-    ledger::{Ledger, Receipt},
+    events::{Events, Happened},
+    lease::Leases,
+    ledger::Ledger,
     outbox::Outbox,
     recorder::Acks,
+    request::Request,
     slot::Slot,
     usage::Ended,
 };
 use crate::{
-    bus::{Bus, Conn, random},
+    bus::{Bus, BusError, Conn, Incoming, Subject, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -39,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) bus: Bus,
     pub(crate) bulk: Conn,
     ledger: Mutex<Ledger>,
+    pub(crate) leases: Leases,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
     pub(crate) acks: Acks,
@@ -50,8 +53,17 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
+    /// Files that are lent to drivers.
+    pub(crate) files: crate::resource::Files,
     pub(crate) events: Events,
+    /// Since when dropped messages are counted for the log, and how many it has.
+    told_of_drops: Mutex<(Instant, u32)>,
 }
+
+/// A flood of forgeries must not fill the log: it tells of so many …
+const DROPS_TOLD_MAX: u32 = 50;
+/// … in this time. Their number is in each line.
+const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
 
 /// What the service API reports.
 #[derive(Debug, Default)]
@@ -82,6 +94,14 @@ impl Stats {
     }
 }
 
+/// An answer on its way out.
+pub(crate) struct Letter {
+    to: Subject,
+    message: Bytes,
+    /// The service API's headers (ADR-32).
+    error: Option<(u16, String)>,
+}
+
 impl Core {
     #[expect(clippy::too_many_arguments, reason = "the one place where it is put together")]
     pub(crate) fn new(
@@ -92,6 +112,7 @@ impl Core {
         bus: Bus,
         bulk: Conn,
         slots: HashMap<DriverId, Arc<Slot>>,
+        leases: Leases,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -103,6 +124,7 @@ impl Core {
             bus,
             bulk,
             ledger: Mutex::default(),
+            leases,
             switchboard: Switchboard::default(),
             budget: Budget::default(),
             acks: Acks::default(),
@@ -112,6 +134,8 @@ impl Core {
             stop,
             stats: Stats::default(),
             outbox: Outbox::default(),
+            files: crate::resource::Files::default(),
+            told_of_drops: Mutex::new((Instant::now(), 0)),
             events: Events::default(),
         })
     }
@@ -146,6 +170,37 @@ impl Core {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells everybody of a lease.
+    pub(crate) fn event(
+        &self,
+        kind: EventKind,
+        path: &Path,
+        client: Option<ClientName>,
+        epoch: Option<u64>,
+        reason: impl std::fmt::Display,
+    ) {
+        let mut happened = Happened::now(kind).at(path.to_string()).because(reason);
+        if let Some(client) = client {
+            happened = happened.by(client);
+        }
+        if let Some(epoch) = epoch {
+            happened = happened.under(epoch);
+        }
+        self.events.tell(happened);
+    }
+
+    /// A call came of somebody who may not use the driver now.
+    pub(crate) fn fenced_off(
+        &self,
+        slot: &Slot,
+        client: &ClientName,
+        epoch: Option<u64>,
+        refusal: &Refusal,
+    ) {
+        let client = Some(client.clone());
+        self.event(EventKind::CallFenced, &slot.path, client, epoch, &refusal.text);
+    }
+
     /// Whether an answer may go to `reply`: only under the inbox of the client that the subject
     /// names, or nobody vouches for who asked. (On a broker that does not know its users
     /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
@@ -160,48 +215,71 @@ impl Core {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
     }
 
-    /// Remembers how a call ended and answers it, unless nobody waits any more.
-    pub(crate) async fn conclude(
-        self: &Arc<Self>,
-        receipt: Receipt,
-        own_reply: &Arc<str>,
-        client: &ClientName,
-        id: Option<CallId>,
-        answer: Answer,
-    ) {
-        let settled = self.ledger().settle(&receipt, &answer, self.uptime());
-        let reply_to = if id.is_some() { settled } else { Some(own_reply.clone()) };
-        if let Some(reply_to) = reply_to {
-            self.send_answer(&reply_to, client, id, answer).await;
+    /// Drops a message that is not what it seems to be, and says so: somebody may be trying.
+    pub(crate) fn drop_message(&self, message: &Incoming, why: &'static str) {
+        let dropped = self.stats.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut told = self.told_of_drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.0.elapsed() > DROPS_TOLD_PER {
+            *told = (Instant::now(), 0);
+        }
+        told.1 += 1;
+        if told.1 <= DROPS_TOLD_MAX {
+            let (subject, reply) = (message.subject(), message.reply().unwrap_or_default());
+            tracing::warn!(subject, reply, why, dropped, "dropped a message unread");
         }
     }
 
-    /// Sends an answer.
-    pub(crate) async fn send_answer(
+    /// Remembers how a call ended; gives its answer, unless nobody waits for it any more.
+    pub(crate) fn conclude(
         self: &Arc<Self>,
-        reply_to: &str,
+        request: Request,
+        answer: Answer,
+        now: Instant,
+    ) -> Option<Letter> {
+        let settled = self.ledger().settle(&request.receipt, &answer, now - self.started);
+        let reply_to = if request.id.is_some() { settled } else { Some(request.reply_to) };
+        self.letter(reply_to?, &request.caller, request.id, answer)
+    }
+
+    /// An answer as it is sent; none if it cannot be. What does not fit one message is made ready
+    /// to be fetched.
+    pub(crate) fn letter(
+        self: &Arc<Self>,
+        to: Subject,
         client: &ClientName,
         id: Option<CallId>,
         answer: Answer,
-    ) {
+    ) -> Option<Letter> {
         let Answer { mut message, error, large, .. } = answer;
         if let Some(body) = large {
-            message = match id {
-                Some(id) => self.offer_parts(client, id, body),
-                None => return, // only calls with an id are answered in parts
-            };
+            message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }
+        Some(Letter { to, message, error })
+    }
+
+    /// Sends an answer.
+    pub(crate) async fn publish(&self, letter: Letter) {
+        let Letter { to, message, error } = letter;
         let sent = match error {
-            None => self.outbox.send(self.control(), reply_to.to_owned(), message).await,
-            Some((code, text)) => {
-                let code = code.to_string();
-                let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", &*text)];
-                self.control().publish_with(reply_to.to_owned(), None, &headers, message).await
-            }
+            None => self.control().publish(to, message).await,
+            // Boxed, as is all that is rare.
+            Some((code, text)) => Box::pin(self.publish_error(to, code, &text, message)).await,
         };
         if let Err(error) = sent {
             tracing::debug!(%error, "answer not sent");
         }
+    }
+
+    async fn publish_error(
+        &self,
+        to: Subject,
+        code: u16,
+        text: &str,
+        message: Bytes,
+    ) -> Result<(), BusError> {
+        let code = code.to_string();
+        let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", text)];
+        self.control().publish_with(to, None, &headers, message).await
     }
 
     /// Makes a large result ready to be fetched, and the reply that says where.

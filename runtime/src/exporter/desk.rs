@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::{
-    ClientName, codec,
+    AdminAsk, Administered, ClientName, LeaseAsk, Leased, Refusal, codec,
     limits::ASK_IDS_MAX,
     message::{Ask, Cancel, Ping, Pong, Told, Unknown},
     subject::{ExporterVerb, FromClient, FromExporter, Streams, To},
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{
     answer::{Answer, Voice},
     core::Core,
+    lease::Word,
 };
 use crate::{
     bus::{BusError, Incoming, Subscription},
@@ -41,16 +42,29 @@ pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subs
             message = messages.next() => message,
         };
         let Some(message) = message else { return };
-        if receive(&core, verb, message).await.is_none() {
+        if let Some(why) = suspicion(&core, verb, &message) {
+            core.drop_message(&message, why);
+        } else if receive(&core, verb, message).await.is_none() {
             core.stats.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {
+/// Why a message is not from whom it seems to be, if it is not.
+fn suspicion(core: &Core, verb: ExporterVerb, message: &Incoming) -> Option<&'static str> {
     if message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery) {
-        return None;
+        return Some("JetStream was made to publish it");
     }
+    let Ok(FromClient { client, to, .. }) = FromClient::read(&core.root, message.subject()) else {
+        return Some("its subject is not of the protocol");
+    };
+    let To::Exporter(_) = to else { return None }; // it has the id of its stream instead
+    let Some(reply) = message.reply() else { return Some("it has no reply subject") };
+    let claims = verb == ExporterVerb::Ping && core.is_claim(&client, reply);
+    (!core.may_answer(&client, reply) && !claims).then_some("its reply subject is not the client's")
+}
+
+async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {
     let FromClient { client, to, .. } = FromClient::read(&core.root, message.subject()).ok()?;
     match to {
         To::Stream(ExporterVerb::Up, id) => {
@@ -62,13 +76,11 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
             tell(core, &client, id, heard).await
         }
         To::Exporter(_) => {
-            let may_answer = |reply: &&str| {
-                core.may_answer(&client, reply)
-                    || (verb == ExporterVerb::Ping && core.is_claim(&client, reply))
-            };
-            let reply = message.reply().filter(may_answer)?;
-            let answer = answer(core, &client, verb, message.payload()).await?;
-            core.control().publish(reply.to_owned(), answer).await.ok()
+            let reply = message.reply()?;
+            match answer(core, &client, verb, reply, message.payload()).await? {
+                Some(answer) => core.control().publish(reply.to_owned(), answer).await.ok(),
+                None => Some(()),
+            }
         }
         To::Driver(..) => None,
     }
@@ -91,13 +103,15 @@ async fn tell(
     }
 }
 
+/// The answer; an inner none is given by somebody else, an outer none means dropped.
 async fn answer(
     core: &Arc<Core>,
     client: &ClientName,
     verb: ExporterVerb,
+    reply: &str,
     payload: &Bytes,
-) -> Option<Bytes> {
-    match verb {
+) -> Option<Option<Bytes>> {
+    let answer = match verb {
         ExporterVerb::Ping => {
             codec::decode::<Ping>(payload).ok()?;
             Some(codec::encode(&Pong {
@@ -120,8 +134,26 @@ async fn answer(
             }
             Some(told(core, client, &ids).await)
         }
-        ExporterVerb::Ctl | ExporterVerb::Up => None,
-    }
+        // The keeper of leases answers when it has written down what it says.
+        ExporterVerb::Lease => match codec::decode::<LeaseAsk>(payload) {
+            Ok(ask) => {
+                let (client, reply) = (client.clone(), reply.to_owned());
+                core.leases.tell(Word::Lease { client, ask, reply })?;
+                None
+            }
+            Err(error) => Some(codec::encode(&Leased::Refused(Refusal::from(&error)))),
+        },
+        ExporterVerb::Admin => match codec::decode::<AdminAsk>(payload) {
+            Ok(ask) => {
+                let (client, reply) = (client.clone(), reply.to_owned());
+                core.leases.tell(Word::Admin { client, ask, reply })?;
+                None
+            }
+            Err(error) => Some(codec::encode(&Administered::Refused(Refusal::from(&error)))),
+        },
+        ExporterVerb::Ctl | ExporterVerb::Up => return None,
+    };
+    Some(answer)
 }
 
 /// How calls are getting on. The answers of those that have one are sent again.
@@ -134,7 +166,9 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
             let answer = answer.unwrap_or_else(|| {
                 Answer::unknown(Voice::Message(Default::default()), Unknown::Dropped)
             });
-            core.send_answer(&reply_to, client, Some(*id), answer).await;
+            if let Some(letter) = core.letter(reply_to, client, Some(*id), answer) {
+                core.publish(letter).await;
+            }
         }
     }
     codec::encode(&Told { incarnation: core.incarnation, uptime_ms: core.uptime_ms(), calls })

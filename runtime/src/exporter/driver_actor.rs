@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bus_schema::Serve;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::flag::{Flag, RaiseOnDrop};
 
 /// Holds one driver's value while it is in use.
 pub(crate) struct DriverActor;
@@ -16,13 +17,13 @@ pub(crate) struct Panicked(pub(crate) String);
 /// What it is made of.
 pub(crate) struct DriverArgs {
     pub(crate) driver: Arc<dyn Serve>,
-    /// Cancelled when the actor is gone, however it ends: operations watch it.
-    pub(crate) gone: CancellationToken,
+    /// Raised when the actor is gone, however it ends: operations watch it.
+    pub(crate) gone: Flag,
 }
 
 pub(crate) struct DriverState {
     _driver: Arc<dyn Serve>,
-    _gone: DropGuard,
+    _gone: RaiseOnDrop,
 }
 
 impl Actor for DriverActor {
@@ -35,7 +36,7 @@ impl Actor for DriverActor {
         _: ActorRef<Panicked>,
         args: DriverArgs,
     ) -> Result<DriverState, ActorProcessingErr> {
-        Ok(DriverState { _driver: args.driver, _gone: args.gone.drop_guard() })
+        Ok(DriverState { _driver: args.driver, _gone: args.gone.raise_on_drop() })
     }
 
     /// Ends this actor; the supervisor makes the next.

@@ -54,13 +54,11 @@ impl Happened {
     }
 
     /// It is about this client, or was asked for by it.
-    #[expect(dead_code, reason = "leases tell whose they are")]
     pub(crate) fn by(self, client: ClientName) -> Self {
         Self { client: Some(client), ..self }
     }
 
     /// It is about this lease.
-    #[expect(dead_code, reason = "leases tell which they are")]
     pub(crate) fn under(self, epoch: u64) -> Self {
         Self { epoch: Some(epoch), ..self }
     }

@@ -1,145 +1,262 @@
 //! The gate of one driver: every message to it comes in here, and is checked, counted and let in
 //! or answered. It outlasts the driver's actors, so that one subscription serves them all.
+//!
+//! What it lets in begins in here, too: most methods answer at their first poll, and a task for
+//! each would cost more than they do. What has to wait becomes a task of its own.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bus_schema::{
-    ClientName, Failure, Refusal, RefusalCode,
+    CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
-    subject::{DriverVerb, FromClient, Streams, SubjectError, To},
+    subject::{DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
 };
-use tokio::time::Instant;
+use futures_util::FutureExt as _;
 
 use super::{
     answer::{Answer, Voice},
-    core::Core,
+    core::{Core, Letter},
+    lease::Pass,
     ledger::{Admission, Arrival},
     operation::{Work, work},
     request::{Asked, Request},
-    slot::{Slot, Tenant},
+    slot::Slot,
+    turn::{Ticket, What},
 };
-use crate::bus::{Incoming, Subscription};
+use crate::bus::{Incoming, Subject, Subscription};
+
+/// Answers that wait for others at most. They go together, because a write to the socket costs
+/// more than a call; past this many the next ones would not make it cheaper.
+const TOGETHER_MAX: usize = 64;
+
+/// Room for answers that an idle gate keeps.
+const IDLE_LETTERS: usize = 4;
 
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
 pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
+    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false };
     loop {
         let message = tokio::select! {
             biased;
-            () = core.stop.cancelled() => return,
+            () = gate.core.stop.cancelled() => return,
             message = messages.next() => message,
         };
-        match message {
-            Some(message) => receive(&core, &slot, message).await,
-            None => return,
+        let Some(message) = message else { return };
+        gate.receive(message);
+        while gate.letters.len() < TOGETHER_MAX
+            && let Some(message) = messages.ready()
+        {
+            gate.receive(message);
         }
+        if std::mem::take(&mut gate.is_busy) {
+            // Other gates have answers too, and the runtime would run the connection after each.
+            gate.core.outbox.put(&mut gate.letters);
+        }
+        for letter in gate.letters.drain(..) {
+            gate.core.publish(letter).await;
+        }
+        gate.letters.shrink_to(IDLE_LETTERS); // it may be one of ten thousand
     }
+}
+
+struct Gate {
+    core: Arc<Core>,
+    slot: Arc<Slot>,
+    /// Who spoke last: mostly it is the same client that speaks next.
+    client: Option<ClientName>,
+    /// Answers that are ready to go.
+    letters: Vec<Letter>,
+    /// Whether many calls come to this exporter now.
+    is_busy: bool,
 }
 
 /// Who asked for what, and where the answer goes.
-struct Envelope {
+struct Envelope<'a> {
     client: ClientName,
     /// None is a verb of a newer version, which deserves an answer.
     verb: Option<DriverVerb>,
-    method: Box<str>,
-    reply_to: Arc<str>,
+    method: &'a str,
+    reply_to: Subject,
 }
 
-async fn receive(core: &Arc<Core>, slot: &Arc<Slot>, message: Incoming) {
-    let Some(envelope) = open(core, slot, &message) else {
-        core.stats.dropped.fetch_add(1, Ordering::Relaxed);
-        return;
-    };
-    core.stats.requests.fetch_add(1, Ordering::Relaxed);
-    if let Err((voice, refusal)) = let_in(core, slot, &envelope, message).await {
-        core.stats.errors.fetch_add(1, Ordering::Relaxed);
-        let answer = Answer::failed(voice, Failure::Refused(refusal));
-        core.stats.ended(answer.ended);
-        core.send_answer(&envelope.reply_to, &envelope.client, None, answer).await;
+impl Gate {
+    fn receive(&mut self, mut message: Incoming) {
+        let payload = message.take_payload();
+        let envelope = match self.open(&message) {
+            Ok(envelope) => envelope,
+            Err(why) => return self.core.drop_message(&message, why),
+        };
+        self.core.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let (reply_to, client) = (envelope.reply_to.clone(), envelope.client.clone());
+        if let Err((voice, refusal)) = self.let_in(envelope, payload) {
+            self.core.stats.errors.fetch_add(1, Ordering::Relaxed);
+            let answer = Answer::failed(voice, Failure::Refused(refusal));
+            self.core.stats.ended(answer.ended);
+            self.answer(reply_to, &client, None, answer);
+        }
+    }
+
+    fn answer(&mut self, to: Subject, client: &ClientName, id: Option<CallId>, answer: Answer) {
+        self.letters.extend(self.core.letter(to, client, id, answer));
+    }
+
+    /// Reads the envelope: subject and reply subject. An error says why the message is dropped
+    /// unread: whoever sent it is not the client that its subject names, or cannot be answered.
+    fn open<'m>(&mut self, message: &'m Incoming) -> Result<Envelope<'m>, &'static str> {
+        let reply = message.reply_subject().ok_or("it has no reply subject")?;
+        if message.is_from_jetstream() || Streams::is_delivery(reply.as_str()) {
+            return Err("JetStream was made to publish it");
+        }
+        const FOREIGN: &str = "its subject is not of the protocol";
+        let (client, verb, method) = match Spoken::read(&self.core.root, message.subject()) {
+            Ok(Spoken { client, to: SpokenTo::Driver(verb, id, method), .. })
+                if id == self.slot.id =>
+            {
+                (client, Some(verb), method)
+            }
+            Err(SubjectError::Verb) => {
+                let client = Spoken::speaker(&self.core.root, message.subject()).ok_or(FOREIGN)?;
+                (client, None, "")
+            }
+            Ok(_) | Err(SubjectError::Foreign) => return Err(FOREIGN),
+        };
+        let client = match &self.client {
+            Some(known) if known.as_str() == client => known.clone(),
+            _ => self.client.insert(client.parse().map_err(|_| FOREIGN)?).clone(),
+        };
+        if !self.core.may_answer(&client, reply.as_str()) {
+            return Err("its reply subject is not the client's");
+        }
+        Ok(Envelope { client, verb, method, reply_to: reply.clone() })
+    }
+
+    fn let_in(
+        &mut self,
+        envelope: Envelope<'_>,
+        payload: bytes::Bytes,
+    ) -> Result<(), (Voice, Refusal)> {
+        let Envelope { client, verb, method, reply_to } = envelope;
+        let verb = verb.ok_or_else(no_such_verb)?;
+        let asked = Asked::read(verb, payload)?;
+        let voice = asked.voice;
+        let refuse = |refusal| (voice, refusal);
+        let tenant = self.slot.tenant().map_err(refuse)?;
+        let method = tenant.method(method).map_err(refuse)?;
+        asked.check(&method).map_err(refuse)?;
+        let pass = self.pass(&client, &method, asked.epoch).map_err(refuse)?;
+        let turn = match method.is_exclusive() {
+            true => self.slot.turn.if_free(|| What::Method(method.clone())),
+            false => None,
+        };
+        let begun = turn.is_some();
+        let now = Instant::now();
+        let arrival = Arrival {
+            client: client.clone(),
+            id: asked.id,
+            driver: self.slot.id,
+            fingerprint: asked.fingerprint(&method.name),
+            age: asked.age,
+            repeated: asked.repeated,
+            deadline: asked.deadline,
+            done_below: asked.done_below,
+            bytes: asked.bytes(),
+            pass,
+            reply_to: reply_to.clone(),
+            begins: begun,
+        };
+        let uptime = now - self.core.started;
+        self.is_busy |= self.core.outbox.is_one_of_many(uptime);
+        let admission = self.core.ledger().admit(arrival, uptime);
+        let answer = match admission {
+            Admission::Joined => return Ok(()),
+            Admission::Refused(refusal) => return Err(refuse(refusal)),
+            Admission::Ended(answer) => answer,
+            Admission::Unknown(why) => Answer::unknown(voice, why),
+            Admission::Run(receipt) => {
+                // The place in the line is taken here and now: order of arrival is order of service.
+                let ticket = match turn {
+                    Some(turn) => Some(Ticket::Now(turn)),
+                    None if method.is_exclusive() => {
+                        Some(self.slot.turn.ticket(What::Method(method.clone())))
+                    }
+                    None => None,
+                };
+                let request = Request {
+                    caller: client,
+                    id: asked.id,
+                    voice,
+                    method,
+                    body: asked.body,
+                    open: asked.open,
+                    received: now,
+                    begun,
+                    deadline: (now + asked.deadline).into(),
+                    pass,
+                    reply_to,
+                    receipt,
+                };
+                let (core, slot) = (self.core.clone(), self.slot.clone());
+                let operation = work(Work { core, slot, tenant, request }, ticket);
+                match begun {
+                    true => self.begin(operation),
+                    false => self.spawn(Box::pin(AssertUnwindSafe(operation).catch_unwind())),
+                }
+                return Ok(());
+            }
+        };
+        self.answer(reply_to, &client, asked.id, answer);
+        Ok(())
+    }
+
+    /// What a call is let in under; none for one that only observes, and needs no lease.
+    fn pass(
+        &self,
+        client: &ClientName,
+        method: &Method,
+        epoch: Option<u64>,
+    ) -> Result<Option<Pass>, Refusal> {
+        if method.observe {
+            return Ok(None);
+        }
+        let pass = self.slot.fence.admit(client, epoch);
+        if let Err(refusal) = &pass {
+            self.core.fenced_off(&self.slot, client, epoch, refusal);
+        }
+        pass.map(Some)
+    }
+
+    /// Begins a call that has its turn: most end at once. What does not goes on as a task of its
+    /// own. (What blocks its thread, as no method should, delays what comes to its own driver.)
+    fn begin(&mut self, operation: impl Future<Output = Option<Letter>> + Send + 'static) {
+        let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
+        match (&mut operation).now_or_never() {
+            Some(Ok(letter)) => self.letters.extend(letter),
+            // A panic of a driver's code is a fault and does not get here: this one is ours.
+            Some(Err(_panic)) => tracing::error!("an operation panicked and is not answered"),
+            None => self.spawn(operation),
+        }
+    }
+
+    fn spawn(
+        &self,
+        operation: impl Future<Output = std::thread::Result<Option<Letter>>> + Send + 'static,
+    ) {
+        let (core, running) = (self.core.clone(), self.core.running());
+        self.core.tasks.spawn(async move {
+            if let Ok(Some(letter)) = operation.await {
+                core.outbox.send(&core, letter).await;
+            }
+            drop(running);
+        });
     }
 }
 
-/// Reads the envelope: subject and reply subject. `None` means that the message is dropped
-/// unread: whoever sent it is not the client that its subject names, or cannot be answered.
-fn open(core: &Core, slot: &Slot, message: &Incoming) -> Option<Envelope> {
-    let reply = message.reply()?;
-    if message.is_from_jetstream() || Streams::is_delivery(reply) {
-        tracing::warn!(subject = message.subject(), "dropped: published by JetStream");
-        return None;
-    }
-    let (client, verb, method) = match FromClient::read(&core.root, message.subject()) {
-        Ok(FromClient { client, to: To::Driver(verb, id, method), .. }) if id == slot.id => {
-            (client, Some(verb), method.as_str().into())
-        }
-        Err(SubjectError::Verb) => {
-            (FromClient::speaker(&core.root, message.subject())?, None, "".into())
-        }
-        Ok(_) | Err(SubjectError::Foreign) => return None,
-    };
-    if !core.may_answer(&client, reply) {
-        tracing::warn!(%client, reply, "dropped: the reply subject is not the client's");
-        return None;
-    }
-    Some(Envelope { client, verb, method, reply_to: reply.into() })
-}
-
-async fn let_in(
-    core: &Arc<Core>,
-    slot: &Arc<Slot>,
-    envelope: &Envelope,
-    message: Incoming,
-) -> Result<(), (Voice, Refusal)> {
-    let Some(verb) = envelope.verb else {
-        let known: Vec<_> = DriverVerb::ALL.iter().map(|verb| verb.as_str()).collect();
-        let text = format_args!("no such verb: there are {}", known.join(", "));
-        let refusal = Refusal::new(RefusalCode::UnknownVerb, text);
-        return Err((Voice::Message(Form::Typed), refusal));
-    };
-    let asked = Asked::read(verb, message.into_payload())?;
-    let voice = asked.voice;
-    let refuse = |refusal| (voice, refusal);
-    let tenant = slot.tenant().map_err(refuse)?;
-    let (interface, method_at) = tenant.method(&envelope.method).map_err(refuse)?;
-    let method = &interface.methods[method_at];
-    asked.check(method).map_err(refuse)?;
-    let arrival = Arrival {
-        client: envelope.client.clone(),
-        id: asked.id,
-        driver: slot.id,
-        fingerprint: asked.fingerprint(&envelope.method),
-        age: asked.age,
-        repeated: asked.repeated,
-        deadline: asked.deadline,
-        done_below: asked.done_below,
-        bytes: asked.bytes(),
-        reply_to: envelope.reply_to.clone(),
-    };
-    let admission = core.ledger().admit(arrival, core.uptime());
-    let answer = match admission {
-        Admission::Joined => return Ok(()),
-        Admission::Refused(refusal) => return Err(refuse(refusal)),
-        Admission::Ended(answer) => answer,
-        Admission::Unknown(why) => Answer::unknown(voice, why),
-        Admission::Run(receipt) => {
-            let request = Request {
-                caller: envelope.client.clone(),
-                id: asked.id,
-                voice,
-                interface,
-                method_at,
-                body: asked.body,
-                open: asked.open,
-                deadline: Instant::now() + asked.deadline,
-                reply_to: envelope.reply_to.clone(),
-                receipt,
-            };
-            let Tenant { actor, driver, gone, .. } = tenant;
-            let (core, slot) = (core.clone(), slot.clone());
-            let tasks = core.tasks.clone();
-            // Boxed: a task moves its future when it ends, and this is a large one.
-            tasks.spawn(Box::pin(work(Work { core, slot, driver, actor, gone, request })));
-            return Ok(());
-        }
-    };
-    core.send_answer(&envelope.reply_to, &envelope.client, asked.id, answer).await;
-    Ok(())
+fn no_such_verb() -> (Voice, Refusal) {
+    let known: Vec<_> = DriverVerb::ALL.iter().map(|verb| verb.as_str()).collect();
+    let text = format_args!("no such verb: there are {}", known.join(", "));
+    (Voice::Message(Form::Typed), Refusal::new(RefusalCode::UnknownVerb, text))
 }

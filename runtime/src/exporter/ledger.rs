@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,9 +15,9 @@ use bus_schema::{
     },
     message::{Progress, Unknown},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::answer::Answer;
+use super::{answer::Answer, flag::Flag, lease::Pass};
+use crate::bus::Subject;
 
 /// Sessions without calls are remembered this long, for a message that was long on its way.
 const SESSION_KEPT: Duration = Duration::from_secs(600);
@@ -40,11 +39,15 @@ pub(crate) struct Arrival {
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
     pub(crate) bytes: usize,
-    pub(crate) reply_to: Arc<str>,
+    /// What it was let in under; none for one that only observes.
+    pub(crate) pass: Option<Pass>,
+    pub(crate) reply_to: Subject,
+    /// Whether it has its turn already.
+    pub(crate) begins: bool,
 }
 
 /// Where an answer goes once more; without one, it is no longer kept.
-pub(crate) type Again = (Arc<str>, Option<Answer>);
+pub(crate) type Again = (Subject, Option<Answer>);
 
 /// What to do with it.
 #[derive(Debug)]
@@ -68,15 +71,17 @@ pub(crate) struct Receipt {
     id: Option<CallId>,
     driver: DriverId,
     bytes: usize,
-    /// Cancelled when the caller no longer wants it.
-    pub(crate) cancel: CancellationToken,
+    /// Its place among those that are under way.
+    place: usize,
+    /// Raised when the caller no longer wants it.
+    pub(crate) cancel: Flag,
 }
 
 #[derive(Debug)]
 struct Entry {
     fingerprint: u64,
     driver: DriverId,
-    reply_to: Arc<str>,
+    reply_to: Subject,
     admitted: Duration,
     state: EntryState,
 }
@@ -86,14 +91,14 @@ enum EntryState {
     Queued {
         since: Duration,
         deadline: Duration,
-        cancel: CancellationToken,
+        cancel: Flag,
     },
     Running {
         since: Duration,
         deadline: Duration,
-        cancel: CancellationToken,
+        cancel: Flag,
         /// What the caller was told, of a stream or streaming call that is open.
-        opened: Option<Answer>,
+        opened: Option<Box<Answer>>,
     },
     Ended {
         answer: Option<Answer>,
@@ -102,24 +107,75 @@ enum EntryState {
     },
 }
 
+impl Entry {
+    /// Whether it is a stream or streaming call whose opening was answered: it lives as long as
+    /// that does, whatever its client waits for.
+    fn is_open(&self) -> bool {
+        matches!(self.state, EntryState::Running { opened: Some(_), .. })
+    }
+
+    /// The flag that stops it, while it waits or runs.
+    fn cancel(&self) -> Option<&Flag> {
+        match &self.state {
+            EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } => Some(cancel),
+            EntryState::Ended { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct OfClient {
+    /// Calls that wait or run.
+    open: usize,
+    sessions: HashMap<Session, SessionCalls>,
+}
+
 #[derive(Debug, Default)]
 struct SessionCalls {
     /// Counters below this are of no interest to the client any more.
     floor: u64,
     calls: BTreeMap<u64, Entry>,
+    /// Those below the floor that are [open](Entry::is_open).
+    streams: BTreeMap<u64, Entry>,
+    /// Those of them that have ended since the floor was raised.
+    ended_streams: Vec<u64>,
     used: Duration,
+}
+
+/// An operation that waits or runs.
+#[derive(Debug)]
+struct UnderWay {
+    client: ClientName,
+    pass: Option<Pass>,
+    cancel: Flag,
+}
+
+/// Ended calls that are kept, and the bytes of their bodies.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Kept {
+    calls: usize,
+    bytes: usize,
+}
+
+impl Kept {
+    fn forget(&mut self, entry: &Entry) {
+        if let EntryState::Ended { bytes, .. } = &entry.state {
+            self.calls -= 1;
+            self.bytes -= bytes;
+        }
+    }
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    sessions: HashMap<(ClientName, Session), SessionCalls>,
-    per_client: HashMap<ClientName, usize>,
+    clients: HashMap<ClientName, OfClient>,
     per_driver: HashMap<DriverId, usize>,
     queued_bytes: usize,
-    /// Ended calls that are kept, and the bytes of their bodies.
-    ended: usize,
-    ended_bytes: usize,
+    /// What waits or runs, with an id or without; and the places that are free.
+    under_way: Vec<Option<UnderWay>>,
+    free: Vec<usize>,
+    kept: Kept,
     /// Uptime since which nothing was forgotten early.
     complete_since: Duration,
     closed: bool,
@@ -128,116 +184,76 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Decides about a call.
     pub(crate) fn admit(&mut self, call: Arrival, now: Duration) -> Admission {
-        if let Some(id) = call.id
-            && let Some(known) = self.recall(&call, id, now)
-        {
-            return known;
+        let client = self.clients.entry(call.client.clone()).or_default();
+        let mut session = None;
+        if let Some(id) = call.id {
+            let calls = client.sessions.entry(id.session).or_default();
+            calls.used = now;
+            calls.raise_floor(call.done_below, &mut self.kept);
+            let memory = now.saturating_sub(self.complete_since);
+            if let Some(known) = calls.recall(&call, id, memory) {
+                return known;
+            }
+            session = Some((calls, id.counter));
         }
-        if let Err(refusal) = self.check_room(&call) {
+        let here = self.per_driver.entry(call.driver).or_default();
+        let room = check_room(&call, *here, client.open, self.queued_bytes, self.closed);
+        if let Err(refusal) = room {
+            if *here == 0 {
+                self.per_driver.remove(&call.driver);
+            }
             return Admission::Refused(refusal);
         }
-        let cancel = CancellationToken::new();
-        if let Some(id) = call.id {
-            let state = EntryState::Queued {
-                since: now,
-                deadline: now + call.deadline,
-                cancel: cancel.clone(),
-            };
-            let entry = Entry {
-                fingerprint: call.fingerprint,
-                driver: call.driver,
-                reply_to: call.reply_to,
-                admitted: now,
-                state,
-            };
-            let session = self.sessions.entry((call.client.clone(), id.session)).or_default();
-            session.calls.insert(id.counter, entry);
-        }
-        *self.per_client.entry(call.client.clone()).or_default() += 1;
-        *self.per_driver.entry(call.driver).or_default() += 1;
+        *here += 1;
+        client.open += 1;
         self.queued_bytes += call.bytes;
-        let Arrival { client, id, driver, bytes, .. } = call;
-        Admission::Run(Receipt { client, id, driver, bytes, cancel })
+        let Arrival { client, id, driver, bytes, pass, fingerprint, reply_to, .. } = call;
+        let cancel = Flag::default();
+        if let Some((calls, counter)) = session {
+            let (deadline, flag) = (now + call.deadline, cancel.clone());
+            let state = match call.begins {
+                true => EntryState::Running { since: now, deadline, cancel: flag, opened: None },
+                false => EntryState::Queued { since: now, deadline, cancel: flag },
+            };
+            let entry = Entry { fingerprint, driver, reply_to, admitted: now, state };
+            calls.calls.insert(counter, entry);
+        }
+        let place = self.set_out(UnderWay { client: client.clone(), pass, cancel: cancel.clone() });
+        Admission::Run(Receipt { client, id, driver, bytes, place, cancel })
     }
 
-    /// What is known of this id; `None` if it may be executed.
-    fn recall(&mut self, call: &Arrival, id: CallId, now: Duration) -> Option<Admission> {
-        let session = self.sessions.entry((call.client.clone(), id.session)).or_default();
-        session.used = now;
-        if call.done_below > session.floor {
-            session.floor = call.done_below;
-            let done = session.calls.range(..call.done_below);
-            // One whose opening was answered lives as long as its stream does.
-            let open =
-                |entry: &Entry| matches!(entry.state, EntryState::Running { opened: Some(_), .. });
-            let done: Vec<u64> =
-                done.filter(|(_, e)| !open(e)).map(|(counter, _)| *counter).collect();
-            for entry in done.iter().filter_map(|counter| session.calls.remove(counter)) {
-                match entry.state {
-                    EntryState::Ended { bytes, .. } => {
-                        self.ended -= 1;
-                        self.ended_bytes -= bytes;
-                    }
-                    // Given up by its client: it runs to its end, and nobody hears of it.
-                    EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } => {
-                        cancel.cancel();
-                    }
-                }
+    fn set_out(&mut self, operation: UnderWay) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.under_way[place] = Some(operation);
+                place
+            }
+            None => {
+                self.under_way.push(Some(operation));
+                self.under_way.len() - 1
             }
         }
-        if id.counter < session.floor {
-            return Some(Admission::Unknown(Unknown::Dropped));
-        }
-        let Some(entry) = session.calls.get_mut(&id.counter) else {
-            let remembered = call.age + ON_ITS_WAY < now.saturating_sub(self.complete_since);
-            let may_run = remembered || !call.repeated;
-            return (!may_run).then_some(Admission::Unknown(Unknown::Forgotten));
-        };
-        if (entry.fingerprint, entry.driver) != (call.fingerprint, call.driver) {
-            let text = format!(
-                "call id {id} was used before, for another driver, method or other arguments"
-            );
-            return Some(Admission::Refused(Refusal::new(RefusalCode::IdReused, text)));
-        }
-        entry.reply_to = call.reply_to.clone();
-        Some(match &entry.state {
-            EntryState::Running { opened: Some(answer), .. }
-            | EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
-            EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
-            EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
-        })
     }
 
-    fn check_room(&self, call: &Arrival) -> Result<(), Refusal> {
-        let busy = |text: String, limit: usize| {
-            Err(Refusal::new(RefusalCode::Busy, text).with_limit(limit as u64))
-        };
-        if self.closed {
-            return Err(Refusal::new(RefusalCode::ShuttingDown, "the exporter is shutting down"));
+    /// Cancels what may go on no longer.
+    pub(crate) fn cut(&self, may_go_on: &impl Fn(Pass, &ClientName) -> bool) {
+        for operation in self.under_way.iter().flatten() {
+            if operation.pass.is_some_and(|pass| !may_go_on(pass, &operation.client)) {
+                operation.cancel.raise();
+            }
         }
-        let waiting = self.per_driver.get(&call.driver).copied().unwrap_or_default();
-        if waiting >= CALLS_PER_DRIVER_MAX {
-            return busy(
-                format!("{waiting} calls wait at this driver already"),
-                CALLS_PER_DRIVER_MAX,
-            );
-        }
-        let waiting = self.per_client.get(&call.client).copied().unwrap_or_default();
-        if waiting >= CALLS_PER_CLIENT_MAX {
-            let client = &call.client;
-            return busy(
-                format!("{waiting} calls of {client} wait here already"),
-                CALLS_PER_CLIENT_MAX,
-            );
-        }
-        if self.queued_bytes + call.bytes > QUEUED_BYTES_MAX {
-            let queued = self.queued_bytes;
-            return busy(
-                format!("arguments of {queued} bytes wait here already"),
-                QUEUED_BYTES_MAX,
-            );
-        }
-        Ok(())
+    }
+
+    /// Whether anything of a subtree is still under way that may go on no longer.
+    pub(crate) fn going(
+        &self,
+        unit: usize,
+        may_go_on: &impl Fn(Pass, &ClientName) -> bool,
+    ) -> bool {
+        self.under_way.iter().flatten().any(|operation| {
+            let own = operation.pass.filter(|pass| pass.unit == unit);
+            own.is_some_and(|pass| !may_go_on(pass, &operation.client))
+        })
     }
 
     /// Its turn has come.
@@ -253,7 +269,7 @@ impl Ledger {
     /// It is open, and `answer` says so to whoever repeats or asks.
     pub(crate) fn opened(&mut self, receipt: &Receipt, answer: &Answer) {
         if let Some(Entry { state: EntryState::Running { opened, .. }, .. }) = self.entry(receipt) {
-            *opened = Some(answer.clone());
+            *opened = Some(Box::new(answer.clone()));
         }
     }
 
@@ -264,12 +280,21 @@ impl Ledger {
         receipt: &Receipt,
         answer: &Answer,
         now: Duration,
-    ) -> Option<Arc<str>> {
-        release(&mut self.per_client, &receipt.client);
+    ) -> Option<Subject> {
         release(&mut self.per_driver, &receipt.driver);
         self.queued_bytes -= receipt.bytes;
+        self.under_way[receipt.place] = None;
+        self.free.push(receipt.place);
         let bytes = answer.bytes();
-        let entry = self.entry(receipt)?;
+        let client = self.clients.get_mut(&receipt.client)?;
+        client.open -= 1;
+        let id = receipt.id?;
+        let session = client.sessions.get_mut(&id.session)?;
+        let below = id.counter < session.floor;
+        let entry = session.entry(id.counter)?;
+        if entry.driver != receipt.driver {
+            return None;
+        }
         let (deadline, answered) = match &entry.state {
             EntryState::Queued { deadline, .. } => (*deadline, false),
             EntryState::Running { deadline, opened, .. } => (*deadline, opened.is_some()),
@@ -277,31 +302,33 @@ impl Ledger {
         };
         let until = deadline.max(now) + OUTCOME_KEPT;
         entry.state = EntryState::Ended { answer: Some(answer.clone()), bytes, until };
-        let reply_to = entry.reply_to.clone();
-        self.ended_bytes += bytes;
-        self.ended += 1;
+        let reply_to = (!answered).then(|| entry.reply_to.clone());
+        if below {
+            session.ended_streams.push(id.counter);
+        }
+        self.kept.bytes += bytes;
+        self.kept.calls += 1;
         self.shed(now);
-        (!answered).then_some(reply_to)
+        reply_to
     }
 
     /// Keeps within the budgets: first bodies go, then whole outcomes, and then memory is no
     /// longer complete. Rare, as clients say what they no longer need; so it may look at all.
     fn shed(&mut self, now: Duration) {
-        if self.ended_bytes > OUTCOME_BYTES_MAX {
-            for entry in self.sessions.values_mut().flat_map(|session| session.calls.values_mut()) {
+        if self.kept.bytes > OUTCOME_BYTES_MAX {
+            for entry in self.sessions_mut().flat_map(SessionCalls::entries_mut) {
                 if let EntryState::Ended { answer, bytes, .. } = &mut entry.state {
                     *answer = None;
                     *bytes = 0;
                 }
             }
-            self.ended_bytes = 0;
+            self.kept.bytes = 0;
         }
-        if self.ended > OUTCOMES_MAX {
-            for session in self.sessions.values_mut() {
-                session.calls.retain(|_, entry| !matches!(entry.state, EntryState::Ended { .. }));
+        if self.kept.calls > OUTCOMES_MAX {
+            for session in self.sessions_mut() {
+                session.retain(|entry| !matches!(entry.state, EntryState::Ended { .. }));
             }
-            self.ended = 0;
-            self.ended_bytes = 0;
+            self.kept = Kept::default();
             self.complete_since = now;
         }
     }
@@ -313,15 +340,16 @@ impl Ledger {
         id: CallId,
         now: Duration,
     ) -> (Progress, Option<Again>) {
-        let session = self.sessions.get(&(client.clone(), id.session));
-        let Some(entry) = session.and_then(|session| session.calls.get(&id.counter)) else {
+        let Some(entry) = self.find(client, id) else {
             return (Progress::Unknown, None);
         };
         let ms = |since: &Duration| u64::try_from((now - *since).as_millis()).unwrap_or(u64::MAX);
         match &entry.state {
             EntryState::Queued { since, .. } => (Progress::Queued(ms(since)), None),
             EntryState::Running { since, opened, .. } => {
-                let again = opened.clone().map(|answer| (entry.reply_to.clone(), Some(answer)));
+                let again = opened
+                    .as_ref()
+                    .map(|answer| (entry.reply_to.clone(), Some((**answer).clone())));
                 (Progress::Running(ms(since)), again)
             }
             EntryState::Ended { answer, .. } => {
@@ -332,37 +360,32 @@ impl Ledger {
 
     /// Cancels a call that waits or runs.
     pub(crate) fn cancel(&mut self, client: &ClientName, id: CallId) {
-        let session = self.sessions.get(&(client.clone(), id.session));
-        let entry = session.and_then(|session| session.calls.get(&id.counter));
-        if let Some(Entry {
-            state: EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. },
-            ..
-        }) = entry
-        {
-            cancel.cancel();
+        if let Some(cancel) = self.find(client, id).and_then(|entry| entry.cancel()) {
+            cancel.raise();
         }
     }
 
     /// Forgets what is past its time. What was first sent before that is not known to be new any
     /// more.
     pub(crate) fn sweep(&mut self, now: Duration) {
-        let (ended, ended_bytes) = (&mut self.ended, &mut self.ended_bytes);
-        let complete_since = &mut self.complete_since;
-        self.sessions.retain(|_, session| {
-            session.calls.retain(|_, entry| match entry.state {
-                EntryState::Ended { until, bytes, .. } if until < now => {
-                    *ended -= 1;
-                    *ended_bytes -= bytes;
-                    *complete_since = (*complete_since).max(entry.admitted);
-                    false
+        let (kept, complete_since) = (&mut self.kept, &mut self.complete_since);
+        self.clients.retain(|_, client| {
+            client.sessions.retain(|_, session| {
+                session.retain(|entry| match entry.state {
+                    EntryState::Ended { until, .. } if until < now => {
+                        kept.forget(entry);
+                        *complete_since = (*complete_since).max(entry.admitted);
+                        false
+                    }
+                    _ => true,
+                });
+                let keep = !session.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
+                if !keep {
+                    *complete_since = (*complete_since).max(session.used);
                 }
-                _ => true,
+                keep
             });
-            let keep = !session.calls.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
-            if !keep {
-                *complete_since = (*complete_since).max(session.used);
-            }
-            keep
+            client.open > 0 || !client.sessions.is_empty()
         });
     }
 
@@ -372,12 +395,10 @@ impl Ledger {
     }
 
     /// Cancels everything that waits or runs.
-    pub(crate) fn cancel_all(&self) {
-        for entry in self.sessions.values().flat_map(|session| session.calls.values()) {
-            if let EntryState::Queued { cancel, .. } | EntryState::Running { cancel, .. } =
-                &entry.state
-            {
-                cancel.cancel();
+    pub(crate) fn cancel_all(&mut self) {
+        for entry in self.sessions_mut().flat_map(SessionCalls::entries_mut) {
+            if let Some(cancel) = entry.cancel() {
+                cancel.raise();
             }
         }
     }
@@ -387,11 +408,122 @@ impl Ledger {
         self.per_driver.values().sum()
     }
 
-    fn entry(&mut self, receipt: &Receipt) -> Option<&mut Entry> {
-        let id = receipt.id?;
-        let session = self.sessions.get_mut(&(receipt.client.clone(), id.session))?;
-        session.calls.get_mut(&id.counter).filter(|entry| entry.driver == receipt.driver)
+    fn sessions_mut(&mut self) -> impl Iterator<Item = &mut SessionCalls> {
+        self.clients.values_mut().flat_map(|client| client.sessions.values_mut())
     }
+
+    fn find(&mut self, client: &ClientName, id: CallId) -> Option<&mut Entry> {
+        self.clients.get_mut(client)?.sessions.get_mut(&id.session)?.entry(id.counter)
+    }
+
+    fn entry(&mut self, receipt: &Receipt) -> Option<&mut Entry> {
+        let entry = self.find(&receipt.client, receipt.id?)?;
+        (entry.driver == receipt.driver).then_some(entry)
+    }
+}
+
+impl SessionCalls {
+    /// The client waits for nothing below `floor` any more: what ended is forgotten, and what it
+    /// gave up is cancelled, runs to its end, and nobody hears of it.
+    fn raise_floor(&mut self, floor: u64, kept: &mut Kept) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        let ended = self.ended_streams.drain(..);
+        let forgotten = ended.filter_map(|counter| self.streams.remove(&counter));
+        forgotten.for_each(|entry| kept.forget(&entry));
+        while let Some(first) = self.calls.first_entry()
+            && *first.key() < floor
+        {
+            let (counter, entry) = first.remove_entry();
+            if entry.is_open() {
+                self.streams.insert(counter, entry);
+                continue;
+            }
+            kept.forget(&entry);
+            if let Some(cancel) = entry.cancel() {
+                cancel.raise();
+            }
+        }
+    }
+
+    /// What is known of this id; `None` if it may be executed. `memory` is how far back nothing
+    /// was forgotten.
+    fn recall(&mut self, call: &Arrival, id: CallId, memory: Duration) -> Option<Admission> {
+        if id.counter < self.floor {
+            return Some(Admission::Unknown(Unknown::Dropped));
+        }
+        let Some(entry) = self.calls.get_mut(&id.counter) else {
+            let may_run = !call.repeated || call.age + ON_ITS_WAY < memory;
+            return (!may_run).then_some(Admission::Unknown(Unknown::Forgotten));
+        };
+        if (entry.fingerprint, entry.driver) != (call.fingerprint, call.driver) {
+            let text = format!(
+                "call id {id} was used before, for another driver, method or other arguments"
+            );
+            return Some(Admission::Refused(Refusal::new(RefusalCode::IdReused, text)));
+        }
+        entry.reply_to = call.reply_to.clone();
+        Some(match &entry.state {
+            EntryState::Running { opened: Some(answer), .. } => {
+                Admission::Ended((**answer).clone())
+            }
+            EntryState::Ended { answer: Some(answer), .. } => Admission::Ended(answer.clone()),
+            EntryState::Queued { .. } | EntryState::Running { .. } => Admission::Joined,
+            EntryState::Ended { answer: None, .. } => Admission::Unknown(Unknown::Dropped),
+        })
+    }
+
+    fn entry(&mut self, counter: u64) -> Option<&mut Entry> {
+        match counter < self.floor {
+            true => self.streams.get_mut(&counter),
+            false => self.calls.get_mut(&counter),
+        }
+    }
+
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.calls.values_mut().chain(self.streams.values_mut())
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+        self.calls.retain(|_, entry| keep(entry));
+        self.streams.retain(|_, entry| keep(entry));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.streams.is_empty()
+    }
+}
+
+/// Whether another call fits beside `here` that wait or run at its driver, and `of_client` of its
+/// client.
+fn check_room(
+    call: &Arrival,
+    here: usize,
+    of_client: usize,
+    queued_bytes: usize,
+    closed: bool,
+) -> Result<(), Refusal> {
+    let busy = |text: String, limit: usize| {
+        Err(Refusal::new(RefusalCode::Busy, text).with_limit(limit as u64))
+    };
+    if closed {
+        return Err(Refusal::new(RefusalCode::ShuttingDown, "the exporter is shutting down"));
+    }
+    if here >= CALLS_PER_DRIVER_MAX {
+        return busy(format!("{here} calls wait at this driver already"), CALLS_PER_DRIVER_MAX);
+    }
+    if of_client >= CALLS_PER_CLIENT_MAX {
+        let client = &call.client;
+        let text = format!("{of_client} calls of {client} wait here already");
+        return busy(text, CALLS_PER_CLIENT_MAX);
+    }
+    if queued_bytes + call.bytes > QUEUED_BYTES_MAX {
+        let text = format!("arguments of {queued_bytes} bytes wait here already");
+        return busy(text, QUEUED_BYTES_MAX);
+    }
+    Ok(())
 }
 
 fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {

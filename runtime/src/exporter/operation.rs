@@ -1,35 +1,28 @@
 //! One operation, from its arguments to its answer.
 
-use std::{
-    any::Any,
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bus_schema::{
-    Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, Serve, codec,
+    Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, codec,
     limits::{CANCEL_GRACE, STREAMS_MAX},
     message::{Begin, End, Opened, Parts, ResetCode},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use ractor::ActorRef;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
     answer::{Answer, arguments, json_arguments},
-    context::{Context, Operation},
-    core::Core,
+    context::{Context, Held, Loans, Operation},
+    core::{Core, Letter},
     driver_actor::Panicked,
     events::since_1970_ms,
+    lease::{Fence, Pass},
     recorder::Recorder,
     request::{Body, OpenAsked, Request},
-    slot::Slot,
-    turn::Ticket,
+    slot::{Slot, Tenant},
+    turn::{Ticket, What},
     usage::Ended,
 };
 use crate::stream::{AnyItems, ByteStream, DataLine, Flow, PipeDirection, PipeEnd, SILENCE};
@@ -41,19 +34,17 @@ const CALLER_SILENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Work {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: Arc<Slot>,
-    pub(crate) driver: Arc<dyn Serve>,
-    pub(crate) actor: ActorRef<Panicked>,
-    /// Cancelled when the driver's actor is gone.
-    pub(crate) gone: CancellationToken,
+    pub(crate) tenant: Arc<Tenant>,
     pub(crate) request: Request,
 }
 
-/// Runs an operation. The place in the line for the turn is taken at once, not when the task is
-/// first polled: order of arrival is order of service.
-pub(crate) fn work(work: Work) -> impl Future<Output = ()> + Send {
-    let method = work.request.method();
-    let exclusive = method.kind == Kind::Call && !method.concurrent;
-    let ticket = exclusive.then(|| work.slot.turn.ticket(&method.name));
+/// Runs an operation; gives its answer, if that is still to be sent. `ticket` is the place in the
+/// line of one that is exclusive.
+pub(crate) fn work(
+    work: Work,
+    ticket: Option<Ticket>,
+) -> impl Future<Output = Option<Letter>> + Send {
+    let method = &work.request.method;
     let span = tracing::info_span!(
         "call",
         actor = %work.slot.address,
@@ -65,17 +56,16 @@ pub(crate) fn work(work: Work) -> impl Future<Output = ()> + Send {
 }
 
 impl Work {
-    async fn run(self, ticket: Option<Ticket>) {
-        let started = std::time::Instant::now();
-        let _running = self.core.running();
-        let cancel = self.request.receipt.cancel.clone();
+    async fn run(self, ticket: Option<Ticket>) -> Option<Letter> {
         let operation = Arc::new(Operation {
             caller: self.request.caller.clone(),
             id: self.request.id,
-            what: self.request.method().name.as_str().into(),
-            cancel: cancel.clone(),
+            what: What::Method(self.request.method.clone()),
+            cancel: self.request.receipt.cancel.clone(),
             turn: self.slot.turn.clone(),
-            held: Mutex::new(None),
+            core: Some(self.core.clone()),
+            loans: Loans::default(),
+            held: Held::default(),
         });
         let answer = match self.request.open {
             None => self.call(&operation, ticket).await,
@@ -84,15 +74,16 @@ impl Work {
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },
         };
+        operation.loans.end();
         drop(operation); // and with it the turn, before the answer invites the next call
         let Work { core, slot, request, .. } = self;
-        let took = started.elapsed();
-        slot.usage.count(request.method(), answer.ended, took);
+        let now = std::time::Instant::now();
+        let took = now - request.received;
+        slot.usage.count(&request.method, answer.ended, took);
         core.stats.ended(answer.ended);
         let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         core.stats.busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
-        let Request { receipt, reply_to, caller, id, .. } = request;
-        core.conclude(receipt, &reply_to, &caller, id, answer).await;
+        core.conclude(request, answer, now)
     }
 
     // --- calls ---------------------------------------------------------------------------
@@ -100,7 +91,7 @@ impl Work {
     async fn call(&self, operation: &Arc<Operation>, ticket: Option<Ticket>) -> Answer {
         let result = self.result_of_call(operation, ticket).await;
         let max = self.core.control().max_payload();
-        Answer::to_call(self.request.voice, self.request.method(), result, max)
+        Answer::to_call(self.request.voice, &self.request.method, result, max)
     }
 
     async fn result_of_call(
@@ -110,23 +101,25 @@ impl Work {
     ) -> Result<Vec<u8>, Failure> {
         let args = self.arguments().await?;
         if let Some(ticket) = ticket {
-            let guard = self.wait_for_turn(ticket).await?;
-            *operation.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(guard));
+            operation.held.put(self.wait_for_turn(ticket).await?);
         }
-        if self.gone.is_cancelled() {
+        if self.tenant.gone.is_raised() {
             // Whoever had the turn before has crashed, and took this driver's value along.
             return Err(self.restarting().into());
         }
-        self.core.ledger().begin(&self.request.receipt, self.core.uptime());
-        let method = self.request.method();
+        self.may_go_on()?;
+        if !self.request.begun {
+            self.core.ledger().begin(&self.request.receipt, self.core.uptime());
+        }
+        let method = &self.request.method;
         let cx = Context::from(operation.clone());
-        let serving = self.driver.clone().call(cx.raw(), &method.name, args);
+        let serving = self.tenant.driver.clone().call(cx.raw(), &method.name, args);
         let deadline = (!method.uncancellable).then_some(self.request.deadline);
         self.supervise(serving, deadline).await
     }
 
     async fn arguments(&self) -> Result<Args, Refusal> {
-        let method = self.request.method();
+        let method = &self.request.method;
         match &self.request.body {
             Body::Args(form, bytes) => arguments(*form, bytes.clone(), method),
             Body::Json(bytes) => json_arguments(bytes, method),
@@ -146,7 +139,12 @@ impl Work {
         let grant = core.budget.grant().ok_or_else(no_credit)?;
         let flow = Flow::new(grant.bytes(), 0);
         let end = PipeEnd::new(flow, PipeDirection::ReceiveOnly, grant);
-        if !core.switchboard.plug(parts.stream, caller.as_str().into(), end.clone()) {
+        if !core.switchboard.plug_behind(
+            parts.stream,
+            caller.as_str().into(),
+            end.clone(),
+            self.fence(),
+        ) {
             return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use"));
         }
         let pump = core.pump(caller, parts.stream, end.clone(), DataLine::Nowhere, SILENCE);
@@ -166,13 +164,14 @@ impl Work {
     }
 
     async fn wait_in_line(&self, ticket: Ticket) -> Result<super::turn::TurnGuard, Refusal> {
-        let method = &self.request.method().name;
+        let method = &self.request.method.name;
         tokio::select! {
             biased;
-            () = self.request.receipt.cancel.cancelled() => {
+            () = self.request.receipt.cancel.raised() => {
+                self.may_go_on()?;
                 Err(expired("cancelled by its caller before its turn came"))
             }
-            () = self.gone.cancelled() => Err(self.restarting()),
+            () = self.tenant.gone.raised() => Err(self.restarting()),
             turn = timeout_at(self.request.deadline, ticket.turn()) => turn.map_err(|_| {
                 let holder = self.slot.turn.holder();
                 let (what, since) = holder.unwrap_or_else(|| ("another call".to_owned(), Duration::ZERO));
@@ -186,11 +185,11 @@ impl Work {
     // --- streaming calls and streams -----------------------------------------------------
 
     async fn open(&self, operation: &Arc<Operation>, open: OpenAsked) -> Result<Answer, Failure> {
-        if self.gone.is_cancelled() {
+        if self.tenant.gone.is_raised() {
             return Err(self.restarting().into());
         }
         let args = self.arguments().await?;
-        let (core, request, method) = (&self.core, &self.request, self.request.method());
+        let (core, request, method) = (&self.core, &self.request, &self.request.method);
         if request.id.is_some_and(|id| id.session != open.stream.session()) {
             let text = "the stream's id does not begin with the session of the call's";
             return Err(Refusal::new(RefusalCode::Malformed, text).into());
@@ -221,18 +220,28 @@ impl Work {
         if open.detached {
             end.detach();
         }
-        if !core.switchboard.plug(open.stream, request.caller.as_str().into(), end.clone()) {
+        if !core.switchboard.plug_behind(
+            open.stream,
+            request.caller.as_str().into(),
+            end.clone(),
+            self.fence(),
+        ) {
             return Err(Refusal::new(RefusalCode::IdReused, "the stream id is in use").into());
+        }
+        // Behind the fence first, and then a look: whoever moves the fence cuts what is behind it.
+        if let Err(refusal) = self.may_go_on() {
+            core.switchboard.unplug(open.stream);
+            return Err(refusal.into());
         }
         let cx = Context::from(operation.clone());
         let serving = match is_stream {
             true => {
                 let pipe = RawPipe(Box::new(ByteStream::served(end.clone())));
-                self.driver.clone().stream(cx.raw(), &method.name, args, pipe)
+                self.tenant.driver.clone().stream(cx.raw(), &method.name, args, pipe)
             }
             false => {
                 let items = RawItems(Box::new(AnyItems(end.clone())));
-                self.driver.clone().streaming_call(cx.raw(), &method.name, args, items)
+                self.tenant.driver.clone().streaming_call(cx.raw(), &method.name, args, items)
             }
         };
         // Wrong arguments are refused by the first poll, before anything is answered; so is a
@@ -253,7 +262,10 @@ impl Work {
         let (message, ended) = (codec::encode(&opened), Ended::Well);
         let answer = Answer { message, error: None, large: None, ended };
         core.ledger().opened(&request.receipt, &answer);
-        core.send_answer(&request.reply_to, &request.caller, request.id, answer.clone()).await;
+        let to = request.reply_to.clone();
+        if let Some(letter) = core.letter(to, &request.caller, request.id, answer.clone()) {
+            core.publish(letter).await;
+        }
         let result = match first {
             Some(Ok(result)) => result,
             Some(Err(panic)) => Err(self.panicked(&panic).into()),
@@ -279,7 +291,7 @@ impl Work {
         core.tasks.spawn(async move {
             pump.run().await;
             if end.error().is_some() {
-                cancel.cancel();
+                cancel.raise();
             }
         });
     }
@@ -293,17 +305,39 @@ impl Work {
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             biased;
-            () = self.gone.cancelled() => return Err(self.died().into()),
+            () = self.tenant.gone.raised() => return Err(self.died().into()),
             ended = &mut serving => ended,
-            () = cancel.cancelled() => {
-                end.reset(ResetCode::Cancelled, "cancelled by its caller");
+            () = cancel.raised() => {
+                let why = self.why_cancelled();
+                end.reset(ResetCode::Cancelled, why); // if it was not cut with its lease
                 match timeout(CANCEL_GRACE, &mut serving).await {
                     Ok(ended) => ended,
-                    Err(_elapsed) => return Err(stopped("cancelled by its caller").into()),
+                    Err(_elapsed) => return Err(stopped(why).into()),
                 }
             }
         };
         ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into()))
+    }
+
+    // --- leases --------------------------------------------------------------------------
+
+    fn fence(&self) -> Option<(Arc<Fence>, Pass)> {
+        self.request.pass.map(|pass| (self.slot.fence.clone(), pass))
+    }
+
+    /// Whether the lease that it was let in under is still that of its subtree.
+    fn may_go_on(&self) -> Result<(), Refusal> {
+        match self.request.pass {
+            Some(pass) if !self.slot.fence.holds(pass) => Err(self.slot.fence.ended()),
+            _ => Ok(()),
+        }
+    }
+
+    fn why_cancelled(&self) -> &'static str {
+        match self.may_go_on() {
+            Ok(()) => "cancelled by its caller",
+            Err(_ended) => "cancelled: its lease has ended",
+        }
     }
 
     // --- ends ----------------------------------------------------------------------------
@@ -332,10 +366,10 @@ impl Work {
         let why = tokio::select! {
             biased;
             ended = &mut serving => return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
-            () = self.gone.cancelled() => return Err(self.died().into()),
-            () = cancel.cancelled(), if deadline.is_some() => "cancelled by its caller",
+            () = self.tenant.gone.raised() => return Err(self.died().into()),
+            () = cancel.raised(), if deadline.is_some() => self.why_cancelled(),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                cancel.cancel();
+                cancel.raise();
                 "stopped at its deadline"
             }
         };
@@ -352,11 +386,11 @@ impl Work {
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".to_owned());
-        let what = format!("panic in {}: {what}", self.request.method().name);
+        let what = format!("panic in {}: {what}", self.request.method.name);
         tracing::error!(what, "driver panicked");
         // At once, so that nothing that waits for the turn begins on the broken value.
-        self.gone.cancel();
-        let _ = self.actor.send_message(Panicked(what.clone()));
+        self.tenant.gone.raise();
+        let _ = self.tenant.actor.send_message(Panicked(what.clone()));
         Fault::new(FaultKind::Panic, what)
     }
 

@@ -256,7 +256,8 @@ async fn ask(
     Ok(tokio::time::timeout_at(until, answers.next()).await.ok().flatten())
 }
 
-async fn read(core: &Core, record: FromExporter) -> Result<Option<Incoming>, BusError> {
+/// The newest of one of this exporter's records.
+pub(crate) async fn read(core: &Core, record: FromExporter) -> Result<Option<Incoming>, BusError> {
     let stream = Streams::of(&core.root).registry;
     let subject = Streams::direct_get(&stream, &record.under(&core.root));
     let answer = ask(core, subject, &[], Bytes::new()).await?;

@@ -2,12 +2,11 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
     time::Duration,
 };
 
 use bus_schema::{
-    CallId, ClientName, Interface, Kind, Method, Refusal, RefusalCode, StreamId, codec,
+    CallId, ClientName, Kind, Method, Refusal, RefusalCode, StreamId, codec,
     limits::{DEADLINE, DEADLINE_MAX, PAYLOAD_BYTES_MAX},
     message::{self, Form, Parts},
     subject::DriverVerb,
@@ -15,7 +14,8 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{answer::Voice, ledger::Receipt};
+use super::{answer::Voice, lease::Pass, ledger::Receipt, slot::MethodRef};
+use crate::bus::Subject;
 
 /// What a message asks for, before it is admitted.
 pub(crate) struct Asked {
@@ -25,6 +25,7 @@ pub(crate) struct Asked {
     pub(crate) repeated: bool,
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
+    pub(crate) epoch: Option<u64>,
     pub(crate) body: Body,
     pub(crate) open: Option<OpenAsked>,
 }
@@ -53,19 +54,17 @@ pub(crate) struct Request {
     pub(crate) caller: ClientName,
     pub(crate) id: Option<CallId>,
     pub(crate) voice: Voice,
-    pub(crate) interface: Arc<Interface>,
-    pub(crate) method_at: usize,
+    pub(crate) method: MethodRef,
     pub(crate) body: Body,
     pub(crate) open: Option<OpenAsked>,
+    pub(crate) received: std::time::Instant,
+    /// Whether the ledger has it as running already.
+    pub(crate) begun: bool,
     pub(crate) deadline: Instant,
-    pub(crate) reply_to: Arc<str>,
+    /// What it was let in under; none for one that only observes.
+    pub(crate) pass: Option<Pass>,
+    pub(crate) reply_to: Subject,
     pub(crate) receipt: Receipt,
-}
-
-impl Request {
-    pub(crate) fn method(&self) -> &Method {
-        &self.interface.methods[self.method_at]
-    }
 }
 
 impl Asked {
@@ -102,6 +101,7 @@ impl Asked {
             repeated: call.attempt > 0 || call.age_ms > 0,
             deadline: Duration::from_millis(call.deadline_ms).min(DEADLINE_MAX),
             done_below: call.done_below,
+            epoch: call.epoch,
             body,
             open: None,
         }
@@ -116,6 +116,7 @@ impl Asked {
             repeated: open.attempt > 0 || open.age_ms > 0,
             deadline: Duration::from_millis(open.deadline_ms).min(DEADLINE_MAX),
             done_below: open.done_below,
+            epoch: open.epoch,
             body: Body::Args(open.form, open.args),
             open: Some(OpenAsked { stream, credit, detached }),
         }
@@ -142,6 +143,7 @@ impl Asked {
             repeated: false,
             deadline,
             done_below: 0,
+            epoch: None,
             body: Body::Json(payload),
             open: None,
         })

@@ -34,7 +34,10 @@ pub(crate) async fn serve(core: Arc<Core>) {
         };
         let Some((verb, message)) = next else { return };
         // Anybody may publish to `$SRV`; only a request has a reply subject.
-        let Some(reply) = message.reply().filter(|reply| is_inbox(&core, reply)) else { continue };
+        let Some(reply) = message.reply().filter(|reply| is_inbox(&core, reply)) else {
+            core.drop_message(&message, "its reply subject is no inbox");
+            continue;
+        };
         let answer = Bytes::from(answer(&core, verb).to_string());
         let _ = core.control().publish(reply.to_owned(), answer).await; // or the connection is closed
     }

@@ -1,12 +1,15 @@
 //! A driver's place at its exporter: it outlasts the actors that come and go in it.
 
-use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicU64};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
+};
 
-use bus_schema::{DriverId, Interface, Method, Path, Refusal, RefusalCode, Serve};
+use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
-use tokio_util::sync::CancellationToken;
 
-use super::{driver_actor::Panicked, turn::Turn, usage::Usage};
+use super::{driver_actor::Panicked, flag::Flag, lease::Fence, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -17,6 +20,8 @@ pub(crate) struct Slot {
     pub(crate) path: Path,
     pub(crate) factory: Factory,
     pub(crate) turn: Turn,
+    /// The fence around the subtree that it is leased with.
+    pub(crate) fence: Arc<Fence>,
     pub(crate) usage: Usage,
     /// How often its driver went down while it ran.
     pub(crate) restarts: AtomicU64,
@@ -24,22 +29,48 @@ pub(crate) struct Slot {
 }
 
 /// Who is in the place.
-#[derive(Clone)]
 pub(crate) enum State {
     /// Nobody yet, or no longer: why, and whether somebody is coming.
     Vacant { why: String, for_good: bool },
     /// An actor with a driver.
-    Up(Tenant),
+    Up(Arc<Tenant>),
 }
 
 /// An actor and what it can do.
-#[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) actor: ActorRef<Panicked>,
     pub(crate) driver: Arc<dyn Serve>,
-    /// Cancelled when the actor is gone.
-    pub(crate) gone: CancellationToken,
-    pub(crate) interfaces: Arc<[Arc<Interface>]>,
+    /// Raised when the actor is gone.
+    pub(crate) gone: Flag,
+    pub(crate) interfaces: Box<[Arc<Interface>]>,
+}
+
+/// A method, and the interface that it is of. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MethodRef {
+    interface: Arc<Interface>,
+    at: usize,
+}
+
+impl MethodRef {
+    /// Whether its calls run one at a time.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.kind == Kind::Call && !self.concurrent
+    }
+}
+
+impl Deref for MethodRef {
+    type Target = Method;
+
+    fn deref(&self) -> &Method {
+        &self.interface.methods[self.at]
+    }
+}
+
+impl fmt::Debug for MethodRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MethodRef").field(&self.name).finish()
+    }
 }
 
 impl Slot {
@@ -49,6 +80,7 @@ impl Slot {
         path: Path,
         factory: Factory,
         turn: Turn,
+        fence: Arc<Fence>,
     ) -> Self {
         let state = State::Vacant { why: "starting".to_owned(), for_good: false };
         Self {
@@ -57,6 +89,7 @@ impl Slot {
             path,
             factory,
             turn,
+            fence,
             usage: Usage::default(),
             restarts: AtomicU64::new(0),
             state: RwLock::new(state),
@@ -68,7 +101,7 @@ impl Slot {
     }
 
     /// The tenant, or the refusal that says why there is none.
-    pub(crate) fn tenant(&self) -> Result<Tenant, Refusal> {
+    pub(crate) fn tenant(&self) -> Result<Arc<Tenant>, Refusal> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Up(tenant) => Ok(tenant.clone()),
             State::Vacant { why, for_good: true } => Err(Refusal::new(
@@ -85,10 +118,10 @@ impl Slot {
 
 impl Tenant {
     /// The method called `name`, by the first interface that has it.
-    pub(crate) fn method(&self, name: &str) -> Result<(Arc<Interface>, usize), Refusal> {
+    pub(crate) fn method(&self, name: &str) -> Result<MethodRef, Refusal> {
         let find = |interface: &Arc<Interface>| {
             let at = interface.methods.iter().position(|method| method.name == name)?;
-            Some((interface.clone(), at))
+            Some(MethodRef { interface: interface.clone(), at })
         };
         self.interfaces.iter().find_map(find).ok_or_else(|| {
             let known: Vec<_> = self.methods().map(|method| method.name.as_str()).collect();

@@ -11,15 +11,16 @@ use bus_schema::{ClientName, DriverId, EventKind, Fault, Serve};
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    context::{Context, Operation},
+    context::{Context, Held, Loans, Operation},
     core::Core,
     driver_actor::{DriverActor, DriverArgs},
     events::Happened,
+    flag::Flag,
     slot::{Slot, State, Tenant},
+    turn::What,
 };
 
 /// A driver that crashes this often …
@@ -116,7 +117,7 @@ impl SupervisorState {
         driver: Arc<dyn Serve>,
     ) {
         let interfaces = driver.interfaces().into();
-        let gone = CancellationToken::new();
+        let gone = Flag::default();
         let args = DriverArgs { driver: driver.clone(), gone: gone.clone() };
         match DriverActor::spawn_linked(None, DriverActor, args, myself.get_cell()).await {
             Ok((actor, _join)) => {
@@ -124,7 +125,7 @@ impl SupervisorState {
                 if self.crashes.contains_key(&slot.id) {
                     self.tell(EventKind::DriverRestarted, &slot, "");
                 }
-                slot.set(State::Up(Tenant { actor, driver, gone, interfaces }));
+                slot.set(State::Up(Arc::new(Tenant { actor, driver, gone, interfaces })));
             }
             Err(error) => self.try_again(myself, slot, error.to_string(), Crash::Start),
         }
@@ -196,18 +197,19 @@ pub(crate) async fn make_safe(core: &Core, slot: &Slot, driver: &Arc<dyn Serve>)
     let operation = Arc::new(Operation {
         caller: itself,
         id: None,
-        what: "safe".into(),
-        cancel: CancellationToken::new(),
+        what: What::Word("safe"),
+        cancel: Flag::default(),
         turn: slot.turn.clone(),
-        held: Default::default(),
+        core: None,
+        loans: Loans::default(),
+        held: Held::default(),
     });
     let Some(serving) = driver.clone().safe(Context::from(operation.clone()).raw()) else {
         return true;
     };
     let made_safe = timeout(SAFE_WITHIN, async {
-        let turn = slot.turn.ticket("safe").turn().await;
-        *operation.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Some(Arc::new(turn));
+        let turn = slot.turn.ticket(What::Word("safe")).turn().await;
+        operation.held.put(turn);
         std::panic::AssertUnwindSafe(serving).catch_unwind().await
     })
     .instrument(tracing::info_span!("make safe", actor = %slot.address));

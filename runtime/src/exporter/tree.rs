@@ -7,7 +7,7 @@ use std::{
 
 use bus_schema::{Address, DriverId, ExporterName, Path};
 
-use super::{ExporterError, slot::Slot, turn::Turn};
+use super::{ExporterError, lease::Fences, slot::Slot, turn::Turn};
 use crate::node::{Node, Role};
 
 /// The drivers of a tree, parents before children.
@@ -37,6 +37,7 @@ impl Tree {
         name: &ExporterName,
         labels: &BTreeMap<String, String>,
         node: Node,
+        fences: &Fences,
     ) -> Result<Self, ExporterError> {
         let mut nodes = Vec::new();
         flatten(Path::ROOT, node, &mut nodes);
@@ -54,7 +55,8 @@ impl Tree {
                 Some(shared) => turns.entry(shared.clone()).or_default().clone(),
                 None => Turn::default(),
             };
-            let slot = Slot::new(id, address.into(), path.clone(), factory.clone(), turn);
+            let (address, fence) = (address.into(), fences.around(path).clone());
+            let slot = Slot::new(id, address, path.clone(), factory.clone(), turn, fence);
             slots.insert(path.clone(), Arc::new(slot));
         }
         let leaves = nodes.into_iter().map(|(path, node)| {
@@ -79,6 +81,18 @@ impl Tree {
     /// The places, by id. An alias has none of its own.
     pub(crate) fn slots(&self) -> HashMap<DriverId, Arc<Slot>> {
         self.leaves.iter().map(|leaf| (leaf.slot.id, leaf.slot.clone())).collect()
+    }
+
+    /// The drivers whose id is not that of their path: pinned ones, and aliases.
+    pub(crate) fn odd(&self, name: &ExporterName) -> HashMap<Path, DriverId> {
+        let odd = self.leaves.iter().filter(|leaf| leaf.slot.id != DriverId::at(name, &leaf.path));
+        odd.map(|leaf| (leaf.path.clone(), leaf.slot.id)).collect()
+    }
+
+    /// Subtrees of `fences` that no driver is at the top of.
+    pub(crate) fn missing(&self, fences: &Fences) -> Option<Path> {
+        let has = |path: &&Path| self.leaves.iter().any(|leaf| leaf.path == **path);
+        fences.paths().find(|path| !has(path)).cloned()
     }
 
     /// What the registry is told, but for interfaces, which only the drivers' values know.

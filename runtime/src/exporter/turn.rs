@@ -2,11 +2,14 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
+
+use super::slot::MethodRef;
 
 /// The turn of one physical thing. Drivers that share the thing share the turn. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -15,13 +18,29 @@ pub(crate) struct Turn(Arc<Mutex<Line>>);
 #[derive(Debug, Default)]
 struct Line {
     holder: Option<Holder>,
-    waiting: VecDeque<(Box<str>, oneshot::Sender<TurnGuard>)>,
+    waiting: VecDeque<(What, oneshot::Sender<TurnGuard>)>,
 }
 
 #[derive(Debug)]
 struct Holder {
-    what: Box<str>,
+    what: What,
     since: Instant,
+}
+
+/// What a turn is wanted for, to be shown to those who wait.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Method(MethodRef),
+    Word(&'static str),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(method) => f.write_str(&method.name),
+            Self::Word(word) => f.write_str(word),
+        }
+    }
 }
 
 /// The turn, held. Dropping it passes it on.
@@ -36,16 +55,26 @@ pub(crate) enum Ticket {
 }
 
 impl Turn {
+    /// Takes the turn if nobody has it.
+    pub(crate) fn if_free(&self, what: impl FnOnce() -> What) -> Option<TurnGuard> {
+        let mut line = self.lock();
+        if line.holder.is_some() {
+            return None;
+        }
+        line.holder = Some(Holder { what: what(), since: Instant::now() });
+        Some(TurnGuard(Some(self.clone())))
+    }
+
     /// Takes a place in the line at once, so that order of arrival is order of service however
-    /// tasks are scheduled. `what` is shown to those who wait.
-    pub(crate) fn ticket(&self, what: &str) -> Ticket {
+    /// tasks are scheduled.
+    pub(crate) fn ticket(&self, what: What) -> Ticket {
         let mut line = self.lock();
         if line.holder.is_none() {
-            line.holder = Some(Holder { what: what.into(), since: Instant::now() });
+            line.holder = Some(Holder { what, since: Instant::now() });
             return Ticket::Now(TurnGuard(Some(self.clone())));
         }
         let (sender, receiver) = oneshot::channel();
-        line.waiting.push_back((what.into(), sender));
+        line.waiting.push_back((what, sender));
         Ticket::Later(receiver)
     }
 
@@ -104,9 +133,12 @@ mod tests {
     #[tokio::test]
     async fn the_turn_goes_round_in_order_of_arrival() {
         let turn = Turn::default();
-        let first = turn.ticket("first").turn().await;
-        let (second, third, fourth) =
-            (turn.ticket("second"), turn.ticket("third"), turn.ticket("fourth"));
+        let first = turn.ticket(What::Word("first")).turn().await;
+        let (second, third, fourth) = (
+            turn.ticket(What::Word("second")),
+            turn.ticket(What::Word("third")),
+            turn.ticket(What::Word("fourth")),
+        );
         drop(third);
         drop(first);
         assert_eq!(turn.holder().unwrap().0, "second");

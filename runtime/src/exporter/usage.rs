@@ -144,6 +144,7 @@ mod tests {
             result: Type::Unit,
             concurrent: false,
             uncancellable: false,
+            observe: false,
             deadline_ms: None,
         }
     }

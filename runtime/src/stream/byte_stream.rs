@@ -62,6 +62,7 @@ pub(crate) enum Direction {
 pub(crate) struct End {
     state: Mutex<State>,
     wake_pump: Notify,
+    contact: Notify,
 }
 
 struct State {
@@ -114,7 +115,11 @@ impl End {
             finishing: None,
             heard: Instant::now(),
         };
-        Arc::new(Self { state: Mutex::new(state), wake_pump: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            wake_pump: Notify::new(),
+            contact: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -134,6 +139,7 @@ impl End {
     fn hear(&self, take: impl FnOnce(&mut Flow) -> Result<(), Violation>) {
         let mut state = self.lock();
         state.heard = Instant::now();
+        self.contact.notify_one();
         if state.reset.is_some() {
             return;
         }
@@ -314,6 +320,27 @@ impl End {
         self.lock().heard.elapsed()
     }
 
+    /// Resolves when the peer was heard. For one who waits before it says anything itself.
+    pub(crate) async fn contact(&self) {
+        self.contact.notified().await;
+    }
+
+    /// Waits until the peer has everything and its end.
+    pub(crate) async fn acknowledged(&self) -> Result<(), StreamError> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.flow.is_acknowledged() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = state.error() {
+                return Poll::Ready(Err(error));
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Counts as hearing from the peer: a broker that was away is not the peer's silence.
     pub(crate) fn forgive(&self) {
         self.lock().heard = Instant::now();
@@ -407,6 +434,23 @@ impl End {
         drop(state);
         self.wake_pump.notify_one();
         Poll::Ready(Ok(written))
+    }
+
+    /// Waits until what was written is `far` enough on its way.
+    fn poll_until(
+        &self,
+        cx: &mut Context<'_>,
+        far: impl FnOnce(&Flow) -> bool,
+    ) -> Poll<Result<(), StreamError>> {
+        let mut state = self.lock();
+        if let Some(error) = state.error() {
+            return Poll::Ready(Err(error));
+        }
+        if far(&state.flow) {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// What the peer may send from the start.
@@ -555,21 +599,15 @@ impl AsyncWrite for ByteStream {
         self.end.poll_write_some(cx, bytes).map_err(io_error)
     }
 
+    /// What was written goes at once and by itself, so this waits for credit only. (To wait for the
+    /// pump would wake the writer once more for every write.)
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.end.lock();
-        if let Some(error) = state.error() {
-            return Poll::Ready(Err(io_error(error)));
-        }
-        if state.flow.is_flushed() {
-            return Poll::Ready(Ok(()));
-        }
-        state.writer = Some(cx.waker().clone());
-        Poll::Pending
+        self.end.poll_until(cx, Flow::is_on_its_way).map_err(io_error)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.end.finish();
-        self.poll_flush(cx)
+        self.end.poll_until(cx, Flow::is_flushed).map_err(io_error)
     }
 }
 

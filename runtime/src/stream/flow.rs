@@ -300,6 +300,11 @@ impl Flow {
         }
     }
 
+    /// Whether everything written was sent, or goes by itself: no more credit is needed for it.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.written + self.filled() as u64 <= self.allowed
+    }
+
     /// Whether everything written was sent at least once.
     pub(crate) fn is_flushed(&self) -> bool {
         self.filled() == 0 && self.sent == self.unacked.len()

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bus_schema::{
-    StreamId,
+    ClientName, StreamId,
     codec::{self, DecodeError},
     message::{Ack, Data, Reset, ResetCode},
 };
 use bytes::Bytes;
 
 use super::PipeEnd;
+use crate::exporter::{Fence, Pass};
 
 /// The open streams of one process. Cheap to clone.
 #[derive(Clone, Default)]
@@ -24,6 +25,8 @@ struct Entry {
     /// The name of the one peer that may speak on it, from the subject.
     peer: Arc<str>,
     end: Arc<PipeEnd>,
+    /// What may end it: the fence around its driver, and what it was let in under.
+    fence: Option<(Arc<Fence>, Pass)>,
 }
 
 /// What became of a message.
@@ -40,10 +43,21 @@ pub(crate) enum Heard {
 impl Switchboard {
     /// Connects a stream; `false` if there is one of that id.
     pub(crate) fn plug(&self, id: StreamId, peer: Arc<str>, end: Arc<PipeEnd>) -> bool {
+        self.plug_behind(id, peer, end, None)
+    }
+
+    /// The same for a stream that goes on only while it is let through a fence.
+    pub(crate) fn plug_behind(
+        &self,
+        id: StreamId,
+        peer: Arc<str>,
+        end: Arc<PipeEnd>,
+        fence: Option<(Arc<Fence>, Pass)>,
+    ) -> bool {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let free = !streams.contains_key(&id);
         if free {
-            streams.insert(id, Entry { peer, end });
+            streams.insert(id, Entry { peer, end, fence });
         }
         free
     }
@@ -61,8 +75,12 @@ impl Switchboard {
     fn find(&self, id: StreamId, peer: &str) -> Result<Arc<PipeEnd>, Heard> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         match streams.get(&id) {
-            Some(entry) if *entry.peer == *peer => Ok(entry.end.clone()),
-            Some(_) => Err(Heard::Ignored),
+            Some(entry) if *entry.peer != *peer => Err(Heard::Ignored),
+            Some(entry) => match &entry.fence {
+                // Cut off a moment ago, or about to be.
+                Some((fence, pass)) if !fence.holds(*pass) => Err(Heard::Ignored),
+                _ => Ok(entry.end.clone()),
+            },
             None => Err(Heard::NoStream),
         }
     }
@@ -97,6 +115,23 @@ impl Switchboard {
             Err(error) => end.reset(ResetCode::Protocol, error),
         }
         Heard::Taken
+    }
+
+    /// Cuts off what may go on no longer.
+    pub(crate) fn cut(
+        &self,
+        may_go_on: &impl Fn(Pass, &ClientName) -> bool,
+        code: ResetCode,
+        text: &str,
+    ) {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in streams.values() {
+            let Some((_, pass)) = &entry.fence else { continue };
+            let goes_on = entry.peer.parse().is_ok_and(|client| may_go_on(*pass, &client));
+            if !goes_on {
+                entry.end.reset(code, text);
+            }
+        }
     }
 
     /// Cuts off every stream whose peer is `peer`, or all.

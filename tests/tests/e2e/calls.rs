@@ -67,24 +67,27 @@ async fn a_device_fault_is_an_answer() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_driver_that_panicked_is_restarted_and_what_waited_for_it_is_refused()
 -> anyhow::Result<()> {
-    let (_lab, driver, exporter, bench) = bench().await?;
-    let holding = bench.hold("first".to_owned());
-    let (exploding, waiting) = (bench.explode(), bench.count());
-    let release = async {
-        driver.events.happened("begin first").await;
-        // Both wait for the turn by now, or come after the panic: either way `count` never runs
-        // on the broken value.
-        driver.release.add_permits(1);
-    };
-    let (held, exploded, waited, ()) = tokio::join!(holding, exploding, waiting, release);
+    let (lab, driver, exporter, bench) = bench().await?;
+    let mut calls = Box::pin(futures_util::future::join3(
+        bench.hold("first".to_owned()),
+        bench.explode(),
+        bench.count(),
+    ));
+    // What is sent after them is answered after they were let in: both wait for the turn then.
+    tokio::select! {
+        biased;
+        ended = &mut calls => panic!("they ended: {ended:?}"),
+        answered = bench.fail_beside() => drop(answered.unwrap_err()),
+    }
+    driver.release.add_permits(1);
+    let (held, exploded, waited) = calls.await;
     held?;
     let CallError::Fault { fault, .. } = exploded.unwrap_err() else { panic!("no fault") };
     assert_eq!(fault.kind, FaultKind::Panic);
     assert!(fault.text.contains("boom"), "{fault}");
-    if let Err(error) = waited {
-        let CallError::Refused { refusal, .. } = error else { panic!("{error}") };
-        assert_eq!(refusal.code, RefusalCode::Restarting);
-    }
+    let CallError::Refused { refusal, .. } = waited.unwrap_err() else { panic!("it ran") };
+    assert_eq!(refusal.code, RefusalCode::Restarting);
+    assert_eq!(lab.counted(), Vec::<String>::new());
     when_restarted(|| bench.echo(Bytes::new())).await?;
     exporter.shutdown(GRACE).await?;
     Ok(())

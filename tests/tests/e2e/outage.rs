@@ -187,6 +187,37 @@ async fn broker_and_exporter_killed_together_execute_nothing_twice() -> anyhow::
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_executed_before_broker_and_exporter_died_is_unknown() -> anyhow::Result<()>
+{
+    let mut broker = LocalBroker::start(BrokerOptions::default()).await?;
+    let lab = Arc::new(Lab::on(&broker).await?);
+    let exporter = lab.spawn(EXPORTER).await?;
+    let client = lab.client("alice").await?;
+    let calling = tokio::spawn({
+        let (lab, client) = (lab.clone(), client.clone());
+        async move { lab.bench(&client).count_and_hang().await }
+    });
+    while lab.counted().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    broker.kill().await;
+    exporter.kill().await?;
+    broker.start_again().await?;
+    let exporter = lab.spawn(EXPORTER).await?;
+    let error = calling.await?.unwrap_err();
+    let CallError::OutcomeUnknown { why, .. } = &error else { panic!("{error}") };
+    assert_eq!(*why, Unknown::Forgotten);
+    assert!(error.may_have_acted());
+    // The next one is executed, and the first was not executed again.
+    lab.bench(&client).count().await?;
+    assert_eq!(lab.counted().len(), 2);
+    client.close().await;
+    exporter.kill().await?;
+    broker.stop().await;
+    Ok(())
+}
+
 /// A lab whose exporter is a process of its own.
 async fn killable() -> anyhow::Result<(Lab, ExporterProcess, Client)> {
     let lab = Lab::new().await?;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bus_schema::{DriverId, limits::WINDOW_BYTES_MAX};
-use bus_tests::TestDriverClient;
+use bus_tests::{Lab, TestDriverClient};
 use futures_util::FutureExt as _;
-use runtime::{CallError, ExporterError, Node};
+use runtime::{ByteStream, CallError, ExporterError, Node};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinSet,
@@ -238,5 +238,52 @@ async fn a_detached_streaming_call_goes_on_when_its_caller_has_left() -> anyhow:
     }
     assert!(late.next().await.is_none());
     exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// Writes until nothing more is taken for a while, and says how much was.
+async fn fill(stream: &mut ByteStream) -> anyhow::Result<u64> {
+    let chunk = [0; 65_536];
+    let mut taken = 0;
+    while let Ok(wrote) =
+        tokio::time::timeout(Duration::from_millis(500), stream.write(&chunk)).await
+    {
+        taken += wrote? as u64;
+    }
+    Ok(taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_on_both_sides_cost_an_exporter_little_memory() -> anyhow::Result<()> {
+    const STREAMS: usize = 16;
+    /// Credit of one connection, and what a pipe may hold besides.
+    const MORE_MAX: u64 = 96 << 20;
+    let lab = Lab::new().await?;
+    let exporter = lab.spawn(env!("CARGO_BIN_EXE_test-exporter")).await?;
+    let client = lab.client("alice").await?;
+    let bench = lab.bench(&client);
+    bench.echo(vec![0; 1 << 19].into()).await?;
+    let before = exporter.resident_bytes()?;
+    let (mut poured, mut filled) = (Vec::new(), Vec::new());
+    for _ in 0..STREAMS {
+        let mut stream = bench.pour().await?;
+        assert_eq!(stream.read_u8().await?, 3);
+        poured.push(stream); // and is not read any more
+        let mut stream = bench.stall().await?;
+        filled.push(stream.write(&[0; 65_536]).await? as u64);
+        poured.push(stream);
+    }
+    let filled = fill(&mut poured[1]).await? + filled.iter().sum::<u64>();
+    assert!(filled < MORE_MAX, "{filled} bytes were taken from one who is not read");
+    let more = exporter.resident_bytes()?.saturating_sub(before);
+    assert!(more < MORE_MAX, "the exporter grew by {more} bytes");
+    // Those that are not read hold up nobody: one of them flows as soon as it is read.
+    let mut read = (&mut poured[0]).take(64 << 20);
+    assert_eq!(tokio::io::copy(&mut read, &mut tokio::io::sink()).await?, 64 << 20);
+    let more = exporter.resident_bytes()?.saturating_sub(before);
+    assert!(more < MORE_MAX, "the exporter grew by {more} bytes");
+    drop(poured);
+    client.close().await;
+    exporter.kill().await?;
     Ok(())
 }

@@ -157,6 +157,7 @@ fn a_reply_with_a_refusal() {
         text: text("busy"),
         limit: Some(1024),
         since_ms: Some(250),
+        ..Refusal::new(RefusalCode::Busy, "")
     };
     assert_wire(
         &Reply { outcome: Outcome::Refused(refusal) },

@@ -112,6 +112,7 @@ fn method(name: &str, kind: Kind) -> Method {
         result: Type::Unit,
         concurrent: false,
         uncancellable: false,
+        observe: false,
         deadline_ms: None,
     }
 }
@@ -130,6 +131,7 @@ fn an_interface() {
         params: vec![wait],
         deadline_ms: Some(90_000),
         uncancellable: true,
+        observe: false,
         ..method("cycle", Kind::Call)
     };
     let read =

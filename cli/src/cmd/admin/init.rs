@@ -27,7 +27,7 @@ pub(crate) struct Cmd {
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     data_dir: Option<PathBuf>,
     /// What JetStream may store, in GiB.
-    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     storage: u64,
     /// The broker's certificate, if it has one already.
     #[arg(long, value_name = "FILE", requires = "certificate_key")]

@@ -150,6 +150,7 @@ impl DriverKind for FakePower {
             result: Type::Text,
             concurrent: false,
             uncancellable: false,
+            observe: false,
             deadline_ms: None,
         };
         vec![Arc::new(Interface {

@@ -24,7 +24,7 @@ fn a_line_has_file_line_column_keys_text_and_suggestion() {
 #[test]
 fn every_mistake_of_a_file_is_told_at_once() {
     let text = "metadata: {nam: b}\nexport:\n  p: {type: fake-powr}\n  q: {}\n  r: {ref: nowhere}\n  \
-                s: {type: fake-power, config: {port: x}}\nhooks: {}\n";
+                s: {type: fake-power, config: {port: x}}\nhooks: {beforeLeas: x}\n";
     lines(
         &said(text),
         &[
@@ -34,7 +34,7 @@ fn every_mistake_of_a_file_is_told_at_once() {
             "5:12: export.r.ref: there is no driver \"nowhere\" in \"export\"",
             "6:25: export.s.config: the key \"url\" is missing: text",
             "6:40: export.s.config.port: expected an integer from zero, got the text \"x\"",
-            "7:1: hooks: \"hooks\" is not built yet",
+            "7:9: hooks.beforeLeas: unknown key \"beforeLeas\"; did you mean \"beforeLease\"?",
         ],
     );
 }
@@ -306,14 +306,12 @@ fn a_connection_is_not_set_here() {
 fn what_is_not_built_yet_says_so() {
     lines(
         &said(
-            "name: b\nhooks: {}\naccess: {}\nfailureDetection: {}\nexitOnLeaseEnd: false\nexport: \
+            "name: b\nfailureDetection: {}\nexitOnLeaseEnd: false\nexport: \
                {m: {type: fake-machine}}",
         ),
         &[
-            "2:1: hooks: \"hooks\" is not built yet",
-            "3:1: access: \"access\" is not built yet",
-            "4:1: failureDetection: \"failureDetection\" is not built yet",
-            "5:1: exitOnLeaseEnd: \"exitOnLeaseEnd\" is not built yet",
+            "2:1: failureDetection: \"failureDetection\" is not built yet",
+            "3:1: exitOnLeaseEnd: \"exitOnLeaseEnd\" is not built yet",
         ],
     );
 }

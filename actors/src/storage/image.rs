@@ -1,0 +1,193 @@
+//! Images on their way to a medium and back.
+
+use std::sync::Arc;
+
+use bus_schema::Fault;
+use ring::digest::{Context as Sha256, SHA256};
+use runtime::{Context, Extent, Resource, ResourceWriter};
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Written, medium::Medium, meter::Meter};
+
+/// Bytes that are read from a medium at once.
+const PIECE_BYTES: u64 = 1 << 20;
+/// Zeros that are hashed at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes an image. It is on the medium when this returns, and was not damaged on its way.
+pub(crate) async fn write(
+    cx: &Context,
+    meter: &Meter,
+    mut source: Resource,
+    medium: Medium,
+    offset: u64,
+    verify: bool,
+) -> Result<Written, Fault> {
+    let info = source.info().await?;
+    if let Some(bytes) = info.bytes {
+        medium.check_room(offset, bytes)?; // before anything is overwritten
+    }
+    if offset == 0 {
+        medium.replace()?;
+    }
+    let medium = Arc::new(medium);
+    let doing = meter.begin("write", info.bytes);
+    let (mut at, mut holes, mut sha256) = (offset, 0, Sha256::new(&SHA256));
+    while let Some(extent) = source.next().await? {
+        let (len, to) = (extent.len(), medium.clone());
+        let written = cx.blocking(move || {
+            match &extent {
+                Extent::Data(bytes) => {
+                    sha256.update(bytes);
+                    to.write(bytes, at)?;
+                }
+                Extent::Hole(zeros) => {
+                    update_zeros(&mut sha256, *zeros);
+                    to.zero(at, *zeros)?;
+                }
+            }
+            Ok::<_, Fault>((sha256, matches!(extent, Extent::Hole(_))))
+        });
+        let was_hole;
+        (sha256, was_hole) = written.await?;
+        holes += if was_hole { len } else { 0 };
+        at += len;
+        doing.at(at - offset);
+        stop_if_cancelled(cx, "write", at - offset)?;
+    }
+    drop(doing);
+    let syncing = medium.clone();
+    cx.blocking(move || syncing.sync()).await?;
+    let (bytes, sha256) = (at - offset, hex(sha256));
+    if verify {
+        medium.forget_cache();
+        let there = hash(cx, meter, "verify", &medium, offset, bytes).await?;
+        if there != sha256 {
+            let text =
+                format!("the medium does not have what was written: SHA-256 {there}, not {sha256}");
+            return Err(Fault::device(text));
+        }
+    }
+    Ok(Written { bytes, holes, sha256, verified: verify })
+}
+
+/// The part of a medium that is asked for, or to its end.
+pub(crate) fn range(medium: &Medium, offset: u64, length: Option<u64>) -> Result<u64, Fault> {
+    let size = medium.size()?;
+    let rest = size.checked_sub(offset).ok_or_else(|| {
+        Fault::argument(format_args!("byte {offset} is behind the end: there are {size}"))
+    })?;
+    match length {
+        None => Ok(rest),
+        Some(length) if length <= rest => Ok(length),
+        Some(length) => {
+            let text = format!("{length} bytes from {offset} go behind the end: there are {size}");
+            Err(Fault::argument(text))
+        }
+    }
+}
+
+/// Reads `bytes` bytes of a medium into a resource.
+pub(crate) async fn read(
+    cx: &Context,
+    meter: &Meter,
+    mut target: ResourceWriter,
+    medium: Medium,
+    offset: u64,
+    bytes: u64,
+) -> Result<u64, Fault> {
+    let medium = Arc::new(medium);
+    let doing = meter.begin("read", Some(bytes));
+    let mut done = 0;
+    while done < bytes {
+        let piece = piece(cx, &medium, offset + done, bytes - done).await?;
+        target.write_all(&piece).await?;
+        done += piece.len() as u64;
+        doing.at(done);
+        stop_if_cancelled(cx, "read", done)?;
+    }
+    target.finish().await?;
+    Ok(done)
+}
+
+/// The SHA-256 of a part of a medium.
+pub(crate) async fn hash(
+    cx: &Context,
+    meter: &Meter,
+    what: &str,
+    medium: &Arc<Medium>,
+    offset: u64,
+    bytes: u64,
+) -> Result<String, Fault> {
+    let doing = meter.begin(what, Some(bytes));
+    let (mut done, mut sha256) = (0, Sha256::new(&SHA256));
+    while done < bytes {
+        let piece = piece(cx, medium, offset + done, bytes - done).await?;
+        done += piece.len() as u64;
+        sha256 = cx
+            .blocking(move || {
+                sha256.update(&piece);
+                sha256
+            })
+            .await;
+        doing.at(done);
+        stop_if_cancelled(cx, what, done)?;
+    }
+    Ok(hex(sha256))
+}
+
+/// Makes a part of a medium zeros.
+pub(crate) async fn erase(
+    cx: &Context,
+    meter: &Meter,
+    medium: Medium,
+    offset: u64,
+    bytes: u64,
+) -> Result<(), Fault> {
+    let medium = Arc::new(medium);
+    let doing = meter.begin("erase", Some(bytes));
+    let mut done = 0;
+    while done < bytes {
+        let (now, at) = ((bytes - done).min(64 * PIECE_BYTES), offset + done);
+        let erased = medium.clone();
+        cx.blocking(move || erased.zero(at, now)).await?;
+        done += now;
+        doing.at(done);
+        stop_if_cancelled(cx, "erase", done)?;
+    }
+    cx.blocking(move || medium.sync()).await
+}
+
+async fn piece(cx: &Context, medium: &Arc<Medium>, at: u64, left: u64) -> Result<Vec<u8>, Fault> {
+    let (medium, len) =
+        (medium.clone(), usize::try_from(left.min(PIECE_BYTES)).expect("it is small"));
+    let piece = cx.blocking(move || medium.read(at, len)).await?;
+    match piece.is_empty() {
+        false => Ok(piece),
+        true => {
+            Err(Fault::device(format_args!("the medium ends at byte {at}, {left} bytes early")))
+        }
+    }
+}
+
+fn stop_if_cancelled(cx: &Context, what: &str, done: u64) -> Result<(), Fault> {
+    match cx.is_cancelled() {
+        false => Ok(()),
+        true => {
+            let text = format!("{what} was stopped after {done} bytes; what is there is of no use");
+            Err(Fault::new(bus_schema::FaultKind::Cancelled, text))
+        }
+    }
+}
+
+fn update_zeros(sha256: &mut Sha256, mut zeros: u64) {
+    while zeros > 0 {
+        let now = zeros.min(ZEROS.len() as u64);
+        sha256.update(&ZEROS[..usize::try_from(now).expect("it is small")]);
+        zeros -= now;
+    }
+}
+
+fn hex(sha256: Sha256) -> String {
+    sha256.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,200 @@
+//! `jmp-bus run` and `jmp-bus shell`: a command that has boards to itself while it runs.
+
+use std::{ffi::OsString, process::ExitStatus, time::Duration};
+
+use bus_schema::{Address, LeaseEnd};
+use futures_util::future::select_all;
+use runtime::Lease;
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+
+use crate::{
+    advice::CliError,
+    args::variable,
+    held::{HeldLeases, VARIABLE},
+    session::Session,
+    wanted::Wanted,
+};
+
+/// A command that was told to end has this long.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// Run a command that has boards to itself: the lease ends with it.
+///
+/// `JMP_BUS_LEASE` names the leases, and every `jmp-bus` command inside uses them by itself. The
+/// exit code is that of the command. If the lease is lost, the command is told to end.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "jmp-bus run [OPTIONS] ADDRESS -- COMMAND [ARGUMENT]...\n       \
+                      jmp-bus run [OPTIONS] --selector SELECTOR -- COMMAND [ARGUMENT]...")]
+pub(crate) struct Cmd {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Cmd {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
+        let (program, arguments) = self.command.split_first().expect("clap requires one");
+        let mut command = Command::new(program);
+        command.args(arguments);
+        hold(session, &self.wanted, command, Lost::EndsTheCommand).await
+    }
+}
+
+/// What the loss of the lease means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// What it was for cannot be done any more.
+    EndsTheCommand,
+    /// A person is told, and decides.
+    IsTold,
+}
+
+/// Runs a command under leases.
+pub(super) async fn hold(
+    session: &Session,
+    wanted: &Wanted,
+    mut command: Command,
+    lost: Lost,
+) -> Result<(), CliError> {
+    let mut signals = Signals::listen()?;
+    let leases = tokio::select! {
+        biased;
+        leases = wanted.take(session, false) => leases?,
+        signal = signals.next() => return Err(CliError::Ended(128 + number(signal))),
+    };
+    let held: Vec<_> = leases.iter().map(|lease| (lease.address(), lease.epoch())).collect();
+    for (address, epoch) in &held {
+        session.out.note(format_args!("{address} is yours, as lease {epoch}"));
+    }
+    let variables = variables(session, &held)?;
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let spawned = command.envs(variables).kill_on_drop(true).spawn();
+    let mut child = spawned.map_err(|source| CliError::io(format!("run {program}"), source))?;
+    let ended = attend(session, &mut child, &leases, &mut signals, lost).await;
+    for lease in leases {
+        if let Err(error) = lease.release().await {
+            session.out.note(format_args!("the lease was not given back: {error}"));
+        }
+    }
+    match code(ended?) {
+        0 => Ok(()),
+        code => Err(CliError::Ended(code)),
+    }
+}
+
+/// Waits for the end of the command, and passes on what the world says meanwhile.
+async fn attend(
+    session: &Session,
+    child: &mut Child,
+    leases: &[Lease],
+    signals: &mut Signals,
+    lost: Lost,
+) -> Result<ExitStatus, CliError> {
+    let wait = |source| CliError::io("wait for the command", source);
+    let mut told = false;
+    loop {
+        let over = select_all(leases.iter().map(|lease| Box::pin(lost_lease(lease))));
+        tokio::select! {
+            biased;
+            ended = child.wait() => return ended.map_err(wait),
+            signal = signals.next() => tell(child, signal),
+            ((address, why, text), ..) = over, if !told => {
+                let text = if text.is_empty() { String::new() } else { format!(": {text}") };
+                let why = format!("{why}{text}");
+                session.out.note(format_args!("the lease on {address} is lost: {why}"));
+                if lost == Lost::EndsTheCommand {
+                    end(child).await;
+                    return Err(CliError::LeaseLost { address: address.to_string(), why });
+                }
+                told = true;
+            }
+        }
+    }
+}
+
+async fn lost_lease(lease: &Lease) -> (Address, LeaseEnd, String) {
+    let (why, text) = lease.ended().await;
+    (lease.address(), why, text)
+}
+
+/// Ends a command: first it is asked to.
+async fn end(child: &mut Child) {
+    tell(child, SignalKind::terminate());
+    if timeout(END_WITHIN, child.wait()).await.is_err() {
+        let _ = child.kill().await; // it has ended by itself, then
+    }
+}
+
+/// Sends a signal to the command.
+fn tell(child: &Child, signal: SignalKind) {
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    let signal = rustix::process::Signal::from_named_raw(signal.as_raw_value());
+    if let (Some(pid), Some(signal)) = (pid, signal) {
+        let _ = rustix::process::kill_process(pid, signal); // it may just have ended
+    }
+}
+
+/// What the command needs to be the same client of the same broker, under the leases.
+fn variables(
+    session: &Session,
+    held: &[(Address, u64)],
+) -> Result<Vec<(&'static str, String)>, CliError> {
+    let leases = HeldLeases::new(held.to_vec()).to_string();
+    let mut all = vec![
+        (VARIABLE, leases),
+        ("JMP_BUS_CLIENT", session.global.client_name()?.to_string()),
+        ("JMP_BUS_ROOT", session.root().to_string()),
+    ];
+    all.extend(session.global.broker_variables());
+    Ok(all)
+}
+
+fn code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+fn number(signal: SignalKind) -> u8 {
+    u8::try_from(signal.as_raw_value()).unwrap_or(0)
+}
+
+/// What may be said to this program while the command runs.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, CliError> {
+        let listen =
+            |kind| signal(kind).map_err(|source| CliError::io("listen for signals", source));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one. A terminal tells the command too, and that does no harm. Cancel safe.
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            Some(()) = self.interrupt.recv() => SignalKind::interrupt(),
+            Some(()) = self.terminate.recv() => SignalKind::terminate(),
+            Some(()) = self.hangup.recv() => SignalKind::hangup(),
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// The shell of whoever types.
+pub(super) fn own_shell() -> Command {
+    Command::new(variable("SHELL").unwrap_or_else(|| "/bin/sh".to_owned()))
+}

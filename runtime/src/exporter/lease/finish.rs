@@ -1,0 +1,110 @@
+//! What happens around a lease: before it begins, and until the next may begin.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{Board, EventKind, codec, subject::FromExporter};
+use futures_util::{StreamExt as _, stream};
+use tokio::time::sleep;
+
+use super::{
+    HookFailure, Hooks,
+    book::Lease,
+    hook::{self, When},
+};
+use crate::exporter::{AT_ONCE, core::Core, presence, slot::Slot, supervisor::make_safe};
+
+/// Operations of a lease that ended are looked at this often, first and later.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_LATER: Duration = Duration::from_millis(50);
+
+/// Runs the hook before a lease.
+///
+/// # Errors
+///
+/// Why the lease must not begin.
+pub(super) async fn before(
+    core: &Arc<Core>,
+    hooks: &Hooks,
+    unit: usize,
+    lease: &Lease,
+) -> Result<(), String> {
+    run_hook(core, hooks, When::Before, unit, lease).await
+}
+
+/// Waits until what ran under a lease has ended, makes its devices safe and runs the hook after it.
+///
+/// # Errors
+///
+/// Why the next lease must not begin.
+pub(super) async fn finish(
+    core: &Arc<Core>,
+    hooks: &Hooks,
+    unit: usize,
+    lease: &Lease,
+) -> Result<(), String> {
+    let mut pause = LOOK_FIRST;
+    while core.ledger().going(unit, &core.leases.fences.at(unit).lets_go_on()) {
+        sleep(pause).await;
+        pause = (2 * pause).min(LOOK_LATER);
+    }
+    let not_safe: Vec<_> = stream::iter(slots(core, unit))
+        .map(|slot| async move {
+            let tenant = slot.tenant().ok()?; // whoever makes its next value makes it safe
+            (!make_safe(core, &slot, &tenant.driver).await).then(|| slot.address.to_string())
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|address| async { address })
+        .collect()
+        .await;
+    if !not_safe.is_empty() {
+        return Err(format!("not safe: {}", not_safe.join(", ")));
+    }
+    run_hook(core, hooks, When::After, unit, lease).await
+}
+
+async fn run_hook(
+    core: &Arc<Core>,
+    hooks: &Hooks,
+    when: When,
+    unit: usize,
+    lease: &Lease,
+) -> Result<(), String> {
+    let hook = match when {
+        When::Before => &hooks.before,
+        When::After => &hooks.after,
+    };
+    let (Some(hook), Some(slot)) = (hook, slots(core, unit).into_iter().next()) else {
+        return Ok(());
+    };
+    let Err(why) = hook::run(core, &slot, hook, when, lease).await else { return Ok(()) };
+    let why = format!("{why}; its output is call {} of {}", when.call_id(lease), lease.client);
+    tracing::warn!(unit, why, "hook failed");
+    match hook.on_failure {
+        HookFailure::Warn => {
+            let path = &core.leases.fences.at(unit).path;
+            let (client, epoch) = (Some(lease.client.clone()), Some(lease.epoch));
+            core.event(EventKind::HookFailed, path, client, epoch, why);
+            Ok(())
+        }
+        HookFailure::EndLease => Err(why),
+        HookFailure::Exit => {
+            tracing::error!("a hook failed: the exporter stops, as its configuration says");
+            core.stop.cancel();
+            Err(why)
+        }
+    }
+}
+
+/// The drivers of a subtree, the one at its top first.
+fn slots(core: &Core, unit: usize) -> Vec<Arc<Slot>> {
+    let own = core.slots.values().filter(|slot| slot.fence.unit == unit);
+    let mut slots: Vec<_> = own.cloned().collect();
+    slots.sort_by(|a, b| a.address.cmp(&b.address));
+    slots
+}
+
+/// What this exporter's last record shows as held.
+pub(super) async fn last_board(core: &Arc<Core>) -> Option<Board> {
+    let record = presence::read(core, FromExporter::Board(core.name.clone())).await.ok()??;
+    codec::decode(record.payload()).ok()
+}

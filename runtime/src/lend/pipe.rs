@@ -1,0 +1,120 @@
+//! Streams that are lent with a call: in one direction, and silent until the exporter is heard.
+
+use std::sync::Arc;
+
+use bus_schema::{
+    ExporterName, Sink, StreamId,
+    message::ResetCode,
+    subject::{ExporterVerb, To},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy},
+    sync::oneshot,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::LendError;
+use crate::{
+    client::{Inner, plug, speak},
+    stream::{ByteStream, DataLine, PipeDirection, PipeEnd},
+};
+
+/// A stream that is lent. Dropping it takes it back.
+pub(super) struct LentPipe {
+    /// How what came was written; for one that comes from the driver.
+    done: Option<oneshot::Receiver<Result<(), String>>>,
+    _over: DropGuard,
+}
+
+impl LentPipe {
+    /// Lends a reader.
+    pub(super) async fn from_reader(
+        inner: &Arc<Inner>,
+        exporter: &ExporterName,
+        mut reader: Box<dyn AsyncRead + Send + Unpin>,
+    ) -> Result<(StreamId, Self), LendError> {
+        let (id, end) = plug(inner, exporter, PipeDirection::SendOnly)?;
+        inner.bulk().await?;
+        let data = DataLine::Subject(inner.subject(exporter, To::Stream(ExporterVerb::Up, id)));
+        let over = lend(inner, exporter, id, end, data, |mut pipe| async move {
+            match copy(&mut reader, &mut pipe).await {
+                // It fails only if the stream was cut off, and then nobody wants the rest.
+                Ok(_bytes) => drop(pipe.shutdown().await),
+                Err(error) => pipe.reset(format_args!("what was lent cannot be read: {error}")),
+            }
+        });
+        Ok((id, Self { done: None, _over: over.drop_guard() }))
+    }
+
+    /// Lends a writer.
+    pub(super) async fn to_writer(
+        inner: &Arc<Inner>,
+        exporter: &ExporterName,
+        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+    ) -> Result<(Sink, Self), LendError> {
+        let (stream, end) = plug(inner, exporter, PipeDirection::ReceiveOnly)?;
+        inner.bulk().await?;
+        let sink = Sink { stream, credit: end.credit() };
+        let (tx, done) = oneshot::channel();
+        let nowhere = DataLine::Nowhere;
+        let over =
+            lend(inner, exporter, stream, end, nowhere, async move |mut pipe: ByteStream| {
+                let written = async {
+                    copy(&mut pipe, &mut writer).await?;
+                    writer.shutdown().await
+                };
+                let _ = tx.send(written.await.map_err(|error| error.to_string())); // or it was given up
+            });
+        Ok((sink, Self { done: Some(done), _over: over.drop_guard() }))
+    }
+
+    /// Waits until all that came was written. The exporter answers the call only when it had
+    /// arrived here.
+    pub(super) async fn settle(self) -> Result<(), LendError> {
+        match self.done {
+            None => Ok(()),
+            Some(done) => match done.await {
+                Ok(written) => written.map_err(LendError::Incomplete),
+                Err(_gone) => Err(LendError::Incomplete("this client was closed".to_owned())),
+            },
+        }
+    }
+}
+
+/// Waits for the exporter, then speaks with it. The token ends both.
+fn lend<F>(
+    inner: &Arc<Inner>,
+    exporter: &ExporterName,
+    id: StreamId,
+    end: Arc<PipeEnd>,
+    data: DataLine,
+    use_it: impl FnOnce(ByteStream) -> F + Send + 'static,
+) -> CancellationToken
+where
+    F: Future<Output = ()> + Send,
+{
+    let over = inner.stop.child_token();
+    let (inner, exporter, ended) = (inner.clone(), exporter.clone(), over.clone());
+    let tasks = inner.tasks.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => {
+                inner.switchboard.unplug(id);
+                return;
+            }
+            () = end.contact() => {}
+        }
+        if speak(&inner, &exporter, id, end.clone(), data).await.is_err() {
+            inner.switchboard.unplug(id);
+            return;
+        }
+        drop(inner);
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => end.reset(ResetCode::Cancelled, "the call has ended"),
+            () = use_it(ByteStream::new(end.clone())) => {}
+        }
+    });
+    over
+}
