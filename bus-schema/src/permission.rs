@@ -24,11 +24,14 @@ pub enum Role {
     Admin,
     /// Serves drivers.
     Exporter,
+    /// A broker at another site, for all who are connected there: it is trusted to know them.
+    Leaf,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: &[Self] = &[Self::Client, Self::Observer, Self::Admin, Self::Exporter];
+    pub const ALL: &[Self] =
+        &[Self::Client, Self::Observer, Self::Admin, Self::Exporter, Self::Leaf];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +40,7 @@ impl Role {
             Self::Observer => "observer",
             Self::Admin => "admin",
             Self::Exporter => "exporter",
+            Self::Leaf => "leaf",
         }
     }
 
@@ -67,7 +71,7 @@ impl fmt::Display for Role {
 
 /// A word that is no role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no role: a role is client, observer, admin or exporter")]
+#[error("{0:?} is no role: a role is client, observer, admin, exporter or leaf")]
 pub struct RoleError(String);
 
 impl FromStr for Role {
@@ -113,7 +117,7 @@ const fn never(subjects: SubjectSet, never_publish: &'static [Role]) -> Grant {
     Grant { subjects, publish: NOBODY, never_publish, subscribe: NOBODY }
 }
 
-use Role::{Admin, Client, Exporter, Observer};
+use Role::{Admin, Client, Exporter, Leaf, Observer};
 
 /// Everybody who is no exporter.
 const PEOPLE: &[Role] = &[Client, Observer, Admin];
@@ -155,7 +159,8 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadAdmin, &[Client, Observer]),
     publish(SubjectSet::ReadAdminLast, &[Client, Observer]),
     publish(SubjectSet::JetStream, &[Admin]),
-    both(SubjectSet::Services, PEOPLE, &[Exporter]),
+    both(SubjectSet::Services, &[Client, Observer, Admin, Leaf], &[Exporter, Leaf]),
+    both(SubjectSet::All, &[Leaf], &[Leaf]),
 ];
 
 /// What one user may say and hear: lists of patterns, as the broker takes them.

@@ -28,7 +28,7 @@ mod fanout;
 mod held;
 mod interrupt;
 mod lending;
-mod manager;
+
 mod metrics;
 mod output;
 mod program;
@@ -37,6 +37,7 @@ mod request;
 mod session;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod systemd;
 mod table;
 mod told;
 mod wanted;

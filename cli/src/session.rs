@@ -66,7 +66,7 @@ impl Session {
             Some(role) => format!("{role} {}", identity.name),
             None => identity.name.clone(),
         };
-        if identity.role == Some(Role::Exporter) {
+        if matches!(identity.role, Some(Role::Exporter | Role::Leaf)) {
             let wanted = "a client's, an observer's or an admin's".to_owned();
             return Err(CliError::NotYours { whose: whose(), wanted });
         }

@@ -141,12 +141,14 @@ pub enum AuthorityError {
         /// Who there is.
         known: Vec<String>,
     },
-    /// A name is both an exporter's and somebody else's.
-    #[error("{name} is the name of an exporter and of a {other}")]
+    /// A name is that of an exporter and of somebody else, for instance.
+    #[error("{name} is the name of {one} and of {other}")]
     Ambiguous {
         /// The name.
         name: String,
-        /// What else.
+        /// Of what.
+        one: Role,
+        /// Of what else.
         other: Role,
     },
     /// A certificate could not be made.
@@ -281,7 +283,7 @@ impl Authority {
     pub fn add(&mut self, request: &NewUser<'_>) -> Result<Issued, AuthorityError> {
         let NewUser { role, name, lasts, again, file } = *request;
         let name: ClientName = name.parse()?; // an exporter's has the same form
-        if name.as_str() == CLAIMANT && role != Role::Exporter {
+        if name.as_str() == CLAIMANT && class(role) == class(Role::Client) {
             return Err(AuthorityError::Reserved { role });
         }
         if let Some(other) = self.holder(role, name.as_str())
@@ -318,11 +320,8 @@ impl Authority {
 
     /// Who has the name, in the same class of names: an exporter is nobody's namesake.
     fn holder(&self, role: Role, name: &str) -> Option<&User> {
-        let is_exporter = |role| role == Role::Exporter;
         let mut users = self.record.users.iter().rev();
-        users.find(|user| {
-            user.name == name && user.is_valid() && is_exporter(user.role) == is_exporter(role)
-        })
+        users.find(|user| user.name == name && user.is_valid() && class(user.role) == class(role))
     }
 
     /// Revokes every key of `name` here: [`push`](Self::push) tells the broker. Gives those that
@@ -336,7 +335,6 @@ impl Authority {
         let now = now();
         let is_meant = |user: &User| user.name == name && role.is_none_or(|role| user.role == role);
         let meant: Vec<_> = self.record.users.iter().filter(|user| is_meant(user)).collect();
-        let other = meant.iter().find(|user| user.role != Role::Exporter);
         if meant.is_empty() {
             let mut known: Vec<_> =
                 self.record.users.iter().map(|user| user.name.clone()).collect();
@@ -344,8 +342,10 @@ impl Authority {
             known.dedup();
             return Err(AuthorityError::Unknown { name: name.to_owned(), known });
         }
-        if let (true, Some(other)) = (meant.iter().any(|user| user.role == Role::Exporter), other) {
-            return Err(AuthorityError::Ambiguous { name: name.to_owned(), other: other.role });
+        let other = meant.iter().find(|user| class(user.role) != class(meant[0].role));
+        if let Some(other) = other {
+            let (name, one, other) = (name.to_owned(), meant[0].role, other.role);
+            return Err(AuthorityError::Ambiguous { name, one, other });
         }
         let mut revoked = Vec::new();
         for user in self.record.users.iter_mut().filter(|user| is_meant(user)) {
@@ -505,6 +505,16 @@ const ACCOUNT_JWT: &str = "jwt/account.jwt";
 
 /// Longer than any command of `jmp-bus admin` takes, and enough for clocks that differ.
 const PASSING: Duration = Duration::from_secs(600);
+
+/// Roles whose names are tokens at the same place: there a name is one user's. An exporter, a
+/// leaf and a person may share one.
+fn class(role: Role) -> u8 {
+    match role {
+        Role::Client | Role::Observer | Role::Admin => 0,
+        Role::Exporter => 1,
+        Role::Leaf => 2,
+    }
+}
 
 fn key_of(role: Role) -> String {
     format!("keys/role-{role}.nk")

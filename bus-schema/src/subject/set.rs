@@ -77,6 +77,8 @@ pub enum SubjectSet {
     JetStream,
     /// The service API.
     Services,
+    /// Everything of the protocol.
+    All,
 }
 
 impl SubjectSet {
@@ -123,6 +125,7 @@ impl SubjectSet {
             Self::ReadAdminLast => Streams::direct_get(&admin, ">"),
             Self::JetStream => "$JS.API.>".to_owned(),
             Self::Services => "$SRV.>".to_owned(),
+            Self::All => under(">".to_owned()),
         }
     }
 }

@@ -11,9 +11,9 @@ use super::check::count;
 use crate::{
     advice::CliError,
     interrupt::Interrupt,
-    manager::ServiceManager,
     metrics::{self, Endpoint},
     session::Session,
+    systemd::ServiceManager,
 };
 
 /// Serve the drivers of a configuration until told to stop.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod call;
+mod deploy;
 mod expect;
 mod fanout;
 mod fleet;

@@ -73,7 +73,12 @@ pub(super) fn scope(role: Role, key: &KeyPair, root: &Root) -> Json {
     template["data"] = ANY.into();
     template["payload"] = ANY.into();
     // A leaf node that came with a user's credentials would make everybody behind it that user.
-    template["allowed_connection_types"] = json!(["STANDARD", "WEBSOCKET"]);
+    template["allowed_connection_types"] = match role {
+        Role::Leaf => json!(["LEAFNODE"]),
+        Role::Client | Role::Observer | Role::Admin | Role::Exporter => {
+            json!(["STANDARD", "WEBSOCKET"])
+        }
+    };
     json!({
         "kind": "user_scope",
         "key": key.public_key(),

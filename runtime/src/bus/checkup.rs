@@ -87,7 +87,7 @@ fn own_inbox(root: &Root, role: Role, name: &str) -> Result<Inbox, BusError> {
         Role::Exporter => {
             Inbox::of_exporter(root, &name.parse().map_err(unfit)?, Incarnation(random()))
         }
-        Role::Client | Role::Observer | Role::Admin => {
+        Role::Client | Role::Observer | Role::Admin | Role::Leaf => {
             Inbox::of_client(root, &name.parse().map_err(unfit)?, Session(random()))
         }
     })

@@ -12,7 +12,7 @@ use crate::{advice::CliError, session::Session};
 /// and nobody is disturbed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
-    /// What it will be: client, observer, admin or exporter.
+    /// What it will be: client, observer, admin, exporter, or leaf (a broker at another site).
     role: Role,
     /// Its name. An exporter's is that in its configuration.
     name: String,
