@@ -16,7 +16,7 @@ use crate::{
 
 /// Every kind of driver that jmp-bus brings. A lab adds its own with [`Kinds::with`].
 pub fn kinds() -> Kinds {
-    Kinds::new()
+    let kinds = Kinds::new()
         .with(Kind::of::<Composite>())
         .with(Kind::of::<FakePower>())
         .with(Kind { build: process_power, ..Kind::of::<ProcessPower>() })
@@ -33,7 +33,13 @@ pub fn kinds() -> Kinds {
         .with(Kind { build: checked::<TargetFlasher>, ..Kind::of::<TargetFlasher>() })
         .with(Kind { build: checked::<FakeFlasher>, ..Kind::of::<FakeFlasher>() })
         .with(Kind { build: checked::<CommandStorageMux>, ..Kind::of::<CommandStorageMux>() })
-        .with(Kind { build: checked::<FakeStorageMux>, ..Kind::of::<FakeStorageMux>() })
+        .with(Kind { build: checked::<FakeStorageMux>, ..Kind::of::<FakeStorageMux>() });
+    #[cfg(feature = "serving")]
+    let kinds = {
+        use crate::serving::{HttpServer, Tftp};
+        kinds.with(Kind::of::<Tftp>()).with(Kind::of::<HttpServer>())
+    };
+    kinds
 }
 
 impl DriverKind for Composite {

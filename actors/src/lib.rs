@@ -8,9 +8,8 @@
 //! | [`Qemu`]                                          | a virtual machine |
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
-//! | [`FileStorage`]                                   | a file or block device, as [`Storage`] |
-//! | [`TargetFlasher`], [`FakeFlasher`]                | named targets, as a [`Flasher`] |
-//! | [`CommandStorageMux`], [`FakeStorageMux`]         | a [`StorageMux`] |
+//! | [`FileStorage`], [`TargetFlasher`], [`CommandStorageMux`] | [`Storage`], a [`Flasher`], a [`StorageMux`] |
+//! | `serving` (feature `serving`)                     | TFTP and HTTP servers for devices |
 //!
 //! | adapter                                           | what it connects a stream method to |
 //! |---------------------------------------------------|----------------|
@@ -32,6 +31,8 @@ mod power;
 mod process;
 mod qemu;
 mod serial;
+#[cfg(feature = "serving")]
+pub mod serving;
 mod shell;
 mod storage;
 

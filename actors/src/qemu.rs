@@ -1,7 +1,7 @@
 //! A virtual machine: a board without hardware.
 //!
-//! Of Jumpstarter's `Qemu` the names and meanings are kept, but for what belongs to its flasher
-//! (`default_partitions`, `fls_*`, `flash_timeout`, the child `flasher`): that comes with storage.
+//! Of Jumpstarter's `Qemu` the names and meanings are kept, but for what belongs to its `fls` tool
+//! (`fls_*`, `flash_timeout`) and `default_partitions`, which `disks` are.
 //! Its child `ssh` is a forwarded port here: `hostfwd: {ssh: {guestport: 22}}`.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -14,16 +14,18 @@ use crate::CaptureConfig;
 
 mod children;
 mod command;
+mod flasher;
 mod machine;
 mod qmp;
 
 use children::{Forward, MachineConsole, MachinePower, Vnc};
 pub use children::{QemuMonitor, QemuMonitorBlocking, QemuMonitorClient};
+use flasher::MachineFlasher;
 use machine::Machine;
 
 const NAME: &str = "qemu";
 /// Children that every machine has.
-const CHILDREN: [&str; 4] = ["power", "console", "vnc", "qmp"];
+const CHILDREN: [&str; 5] = ["power", "console", "vnc", "qmp", "flasher"];
 /// Most processors of a machine.
 const SMP_MAX: u16 = 256;
 
@@ -216,7 +218,7 @@ impl QemuConfig {
 
 /// The driver of a virtual machine: what is the machine's and no child's.
 ///
-/// Below it are `power`, `console`, `vnc` (the screen), `qmp` (QEMU's monitor), and a child for each
+/// Below it are `power`, `console`, `flasher` (of its disks), `vnc` (the screen), `qmp` (QEMU's monitor), and a child for each
 /// forwarded port.
 #[derive(Debug)]
 pub struct Qemu(Arc<Machine>);
@@ -297,6 +299,7 @@ impl Qemu {
         let mut node = child(|machine| Arc::new(Self(machine)), NAME)
             .with_child("power", child(|m| Arc::new(MachinePower(m)), "qemu-power"))
             .with_child("console", console(machine.clone()))
+            .with_child("flasher", child(|m| Arc::new(MachineFlasher::new(m)), "qemu-flasher"))
             .with_child("vnc", child(|m| Arc::new(Vnc(m)), "qemu-vnc"))
             .with_child("qmp", child(|m| Arc::new(QemuMonitor::new(m)), "qemu-monitor"));
         for name in hostfwd.into_keys() {

@@ -3,11 +3,11 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use actors::{
-    Accel, ConsoleClient, Disk, DiskFormat, Hostfwd, NetworkClient, PowerClient, Qemu, QemuClient,
-    QemuConfig, QemuMonitorClient, kinds,
+    Accel, ConsoleClient, Disk, DiskFormat, FlasherClient, Hostfwd, NetworkClient, PowerClient,
+    Qemu, QemuClient, QemuConfig, QemuMonitorClient, kinds,
 };
 use bus_schema::{FaultKind, Value};
-use runtime::{ByteStream, CallError, Config, Served, serve};
+use runtime::{ByteStream, CallError, Config, Lend, Node, Served, serve};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -265,7 +265,7 @@ export:
     let parse = |yaml: &str| Config::parse(yaml, "bench.yaml", &kinds(), Path::new("/state"));
     let config = parse(yaml)?;
     let board: Vec<_> = config.root.children["board"].children.keys().collect();
-    assert_eq!(board, ["console", "power", "qmp", "ssh", "vnc"]);
+    assert_eq!(board, ["console", "flasher", "power", "qmp", "ssh", "vnc"]);
     assert!(config.runs_commands.iter().any(|path| path.to_string() == "board"));
 
     let wrong = [
@@ -319,5 +319,113 @@ async fn a_machine_does_not_outlive_an_exporter_that_is_killed() -> anyhow::Resu
     while processes(&name) > 0 {
         look.tick().await;
     }
+    Ok(())
+}
+
+/// A disk of this size for a board of this name.
+fn board_with_disk(name: &str, file: &Path, size: u64) -> anyhow::Result<Option<QemuConfig>> {
+    let Some(config) = board(name) else { return Ok(None) };
+    std::fs::File::create(file)?.set_len(size)?;
+    let disk = Disk { file: file.to_owned(), format: DiskFormat::Raw, snapshot: false };
+    Ok(Some(QemuConfig { disks: vec![disk], ..config }))
+}
+
+/// Switches it on, and stops it at its prompt.
+async fn prompt(served: &Served, board: &str) -> anyhow::Result<ByteStream> {
+    let child = |name: &str| served.child(format!("{board}/{name}").trim_start_matches('/'));
+    let mut console = ConsoleClient::new(child("console")).connect(false).await?;
+    PowerClient::new(child("power")).on().await?;
+    until(&mut console, "Hit any key to stop autoboot").await?;
+    console.write_all(b"\n").await?;
+    until(&mut console, PROMPT).await?;
+    Ok(console)
+}
+
+async fn ask(console: &mut ByteStream, command: &str) -> anyhow::Result<String> {
+    console.write_all(format!("{command}\n").as_bytes()).await?;
+    let (mut got, patience) = (Vec::new(), Duration::from_secs(20));
+    while !got.ends_with(PROMPT.as_bytes()) {
+        match tokio::time::timeout(patience, console.read_u8()).await {
+            Ok(byte) => got.push(byte?),
+            Err(_) => anyhow::bail!("{command}: {}", String::from_utf8_lossy(&got)),
+        }
+    }
+    Ok(String::from_utf8_lossy(&got).into_owned())
+}
+
+#[tokio::test]
+async fn a_large_sparse_image_is_flashed_to_a_board_that_is_off_and_seen_by_it()
+-> anyhow::Result<()> {
+    let (name, dir) = (name("flashed"), tempfile::tempdir()?);
+    let file = dir.path().join("disk");
+    let Some(config) = board_with_disk(&name, &file, 0)? else { return Ok(()) };
+    let image = dir.path().join("image");
+    let mut bytes = vec![0_u8; 1 << 20];
+    bytes[..12].copy_from_slice(b"jmp-bus was ");
+    std::fs::write(&image, &bytes)?;
+    std::fs::File::options().write(true).open(&image)?.set_len(600 << 20)?;
+    let served = served(config).await?;
+    let flasher = FlasherClient::new(served.child("flasher"));
+    let written = flasher.flash(&*image, None, true).await?;
+    assert!(written.bytes == 600 << 20 && written.verified, "{written:?}");
+    use std::os::unix::fs::MetadataExt as _;
+    assert!(std::fs::metadata(&file)?.blocks() * 512 < 32 << 20, "it is sparse no more");
+
+    let mut console = prompt(&served, "").await?;
+    let on = flasher.flash(Lend::bytes("x"), None, false).await.unwrap_err();
+    assert_eq!(fault(on).kind, FaultKind::Busy);
+    let seen = ask(&mut console, "virtio scan; virtio read 40400000 0 1; md.b 40400000 c").await?;
+    assert!(seen.contains("jmp-bus was"), "{seen}");
+    PowerClient::new(served.child("power")).off().await?;
+    let none = flasher.flash(Lend::bytes("x"), Some("disk7".to_owned()), false).await.unwrap_err();
+    assert!(fault(none).text.contains("there are disk0"));
+    served.shutdown().await?;
+    Ok(())
+}
+
+#[cfg(feature = "serving")]
+#[tokio::test]
+async fn a_boot_loader_fetches_what_a_client_lent_by_tftp_and_writes_it_to_its_disk()
+-> anyhow::Result<()> {
+    use actors::serving::TftpClient;
+    use std::io::Write as _;
+    let (name, dir) = (name("tftp"), tempfile::tempdir()?);
+    let file = dir.path().join("disk");
+    let Some(config) = board_with_disk(&name, &file, 32 << 20)? else { return Ok(()) };
+    if std::net::UdpSocket::bind("127.0.0.1:69").is_err() {
+        eprintln!("skipped: port 69 is not ours to have, and U-Boot asks no other");
+        return Ok(());
+    }
+    let text = format!("{{root_dir: {}, host: 127.0.0.1}}", dir.path().join("served").display());
+    let kinds = kinds();
+    let yaml = format!("name: lab\nexport:\n  tftp: {{type: tftp, config: {text}}}\n");
+    let config_of = Config::parse(&yaml, "lab.yaml", &kinds, dir.path())?;
+    let tree = Node { children: config_of.root.children, ..config_of.root }
+        .with_child("board", Qemu::node(config)?);
+    let served = serve(tree).await.map_err(anyhow::Error::from_boxed)?;
+    let image: Vec<u8> = (0..(8_u32 << 20) + 4096).map(|at| (at / 3 * 7) as u8).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&image)?;
+    let path = dir.path().join("image.gz");
+    std::fs::write(&path, packed.finish()?)?;
+    let tftp = TftpClient::new(served.child("tftp"));
+    tftp.start().await?;
+    tftp.put("image.gz".to_owned(), &*path).await?;
+
+    let mut console = prompt(&served, "board").await?;
+    for (command, said) in [
+        ("setenv autoload no; dhcp", "DHCP client bound"),
+        ("setenv serverip 127.0.0.1; tftpboot ${loadaddr} image.gz", "Bytes transferred"),
+        ("virtio scan; gzwrite virtio 0 ${fileaddr} ${filesize}", "8392704"),
+    ] {
+        let answer = ask(&mut console, command).await?;
+        assert!(answer.contains(said), "{command}: {answer}");
+    }
+    PowerClient::new(served.child("board/power")).off().await?;
+    assert!(std::fs::read(&file)?[..image.len()] == image[..], "the disk has something else");
+    tftp.stop().await?;
+    assert!(std::net::UdpSocket::bind("127.0.0.1:69").is_ok(), "the port is free again");
+    served.shutdown().await?;
+    assert!(!dir.path().join("served/image.gz").exists(), "nothing is left behind");
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! the bench alone.
 
 mod calls;
+mod files;
 mod fleet;
 mod leases;
 mod peer;
@@ -63,7 +64,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 12] = [
+pub const ROWS: [&str; 13] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -71,6 +72,7 @@ pub const ROWS: [&str; 12] = [
     "streaming_first_item",
     "stream_throughput",
     "stream_echo",
+    "flash",
     "lease_acquire",
     "lease_handover",
     "fanout",
@@ -124,6 +126,7 @@ impl Sides {
             "streaming_first_item" => streams::first_item(self).await,
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
+            "flash" => files::flash(self).await,
             "lease_acquire" => leases::acquire(self).await,
             "lease_handover" => leases::handover(self).await,
             "fanout" => fleet::fanout(self).await,

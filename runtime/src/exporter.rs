@@ -246,6 +246,7 @@ impl Exporter {
         let unclean = marker.as_ref().is_some_and(|marker| marker.was_there);
         let mut keeper = Keeper::new(core.clone(), rules, hooks, words, journal);
         keeper.take_over().await;
+        keeper.raise_fences();
         move_in(&core, &supervisor, unclean, &keeper.held()).await;
         core.tasks.spawn(keeper.run());
         listen(&core).await?;

@@ -114,6 +114,15 @@ impl Resource {
         self.lent.sha256
     }
 
+    /// The same, not unpacked unless its lender says how it is compressed: for who passes it on.
+    #[must_use]
+    pub fn as_lent(mut self) -> Self {
+        if self.lent.packing == Packing::Auto {
+            self.lent.packing = Packing::None;
+        }
+        self
+    }
+
     /// What is known once it is open: reads its beginning.
     ///
     /// # Errors

@@ -43,6 +43,21 @@ pub(crate) fn stored_subject(root: &Root) -> String {
     bus_schema::subject::FromExporter::out_all(root).replace(".*.", ".floor.").replace('>', "items")
 }
 
+/// Where the floor orders parts to be fetched.
+pub(crate) fn fetch_subject(root: &Root) -> String {
+    format!("floor-{root}.fetch")
+}
+
+/// A subject that JetStream captures, as it captures blocks.
+pub(crate) fn part_subject(root: &Root, at: usize) -> String {
+    bus_schema::subject::Stored::all(root).replace('>', &format!("floor.{at}"))
+}
+
+/// What is flashed.
+pub(crate) fn disk_path(root: &Root) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("jmp-bus-bench-{root}.disk"))
+}
+
 /// The driver that is called.
 pub(crate) struct BenchDriver;
 
@@ -105,6 +120,7 @@ pub async fn serve_as(
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut exporters = Vec::new();
+    let disk_path = disk_path(&root);
     let mut tasks = tokio::task::JoinSet::new();
     let mut state = None;
     match kind {
@@ -115,10 +131,14 @@ pub async fn serve_as(
             let many = (bare.clone(), many_subject(&root, "*"));
             tasks.spawn(async move { many.0.echo(many.1).await });
             let orders = bare.subscribe(produce_subject(&root)).await?;
+            let fetches = bare.subscribe(fetch_subject(&root)).await?;
+            tasks.spawn(fetch(bare.clone(), fetches, root.clone()));
             tasks.spawn(produce(bare, orders, root));
         }
         PeerKind::Bus => {
-            let config = ExporterConfig::new("bench-bus".parse()?, Node::of("bench", BenchDriver));
+            let disk = actors::FileStorage::new(super::files::medium(&root)?)?;
+            let node = Node::of("bench", BenchDriver).with_child("disk", Node::of("storage", disk));
+            let config = ExporterConfig::new("bench-bus".parse()?, node);
             // Leases are written down, as they are wherever boards are served.
             state = Some(tempfile::tempdir()?);
             let state_dir = state.as_ref().map(|dir| dir.path().to_owned());
@@ -154,6 +174,9 @@ pub async fn serve_as(
     }
     ready();
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    if kind == PeerKind::Bus {
+        let _ = std::fs::remove_file(disk_path); // nothing was flashed, then
+    }
     drop(state); // it was there as long as its exporter
     Ok(())
 }
@@ -162,6 +185,22 @@ fn with_children(drivers: usize) -> Node {
     (0..drivers).fold(Node::of("bench", BenchDriver), |node, child| {
         node.with_child(format!("d{child}"), Node::of("bench", BenchDriver))
     })
+}
+
+/// Fetches as many parts as the requester orders, and says how many bytes came.
+async fn fetch(bare: Bare, mut orders: BareMessages, root: Root) -> Result<(), runtime::BusError> {
+    // As many as blocks have on their way.
+    const IN_FLIGHT: usize = 32;
+    let stream = bus_schema::subject::Streams::of(&root).files;
+    let get = |at| bus_schema::subject::Streams::direct_get(&stream, &part_subject(&root, at));
+    while let Some((order, reply)) = orders.next_request().await {
+        let parts = String::from_utf8_lossy(&order).parse().unwrap_or(0);
+        let bytes = bare.fetch_many(get, parts, IN_FLIGHT).await?;
+        if let Some(reply) = reply {
+            bare.publish(reply, bytes.to_string().into()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Produces what the requester orders: `stored one|packed N`, or `chunks N`.

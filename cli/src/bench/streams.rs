@@ -136,7 +136,7 @@ pub(crate) async fn throughput(sides: &Sides) -> anyhow::Result<Row> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]
-fn mib_per_second(bytes: usize, took: std::time::Duration) -> Round {
+pub(crate) fn mib_per_second(bytes: usize, took: std::time::Duration) -> Round {
     let figure = bytes as f64 / (1024.0 * 1024.0) / took.as_secs_f64();
     Round { figure, operations: bytes / FLOOR_CHUNK }
 }

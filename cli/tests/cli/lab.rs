@@ -221,7 +221,19 @@ impl Lab {
             let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
             Node { description: "switches a board".to_owned(), ..node }
         };
+        let disk = |board: &str, fails_at| {
+            let config = actors::FakeFlasherConfig {
+                size: "64M".to_owned(),
+                fails_at,
+                ..Default::default()
+            };
+            Node::of("fake-flasher", actors::FakeFlasher::new(config).unwrap())
+                .with_label("board", board)
+        };
         let tree = Node::of("test-relay", Relay(diary.clone()))
+            .with_child("disk", disk("a", None))
+            .with_child("disk2", disk("a", None))
+            .with_child("worn", disk("b", Some(1 << 20)))
             .with_child("power", relay("1"))
             .with_child("spare", relay("2"));
         let served = serve(tree).await.unwrap();

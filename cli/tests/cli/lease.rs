@@ -28,6 +28,9 @@ async fn a_lease_outlives_its_command_and_turns_others_away() {
     assert!(renewed["held"]["left_ms"].as_u64().unwrap() > 2 * 3_600_000);
     lab.run(&["--as", "bob", "lease", "release", "local"]).await.failed(12);
     lab.run(&["lease", "transfer", "local", "--to", "bob"]).await.ok();
+    while lab.run(&["lease", "list", "local", "-o", "json"]).await.json()[0]["state"] == "ending" {
+        tokio::task::yield_now().await; // devices are made safe first
+    }
     let waits = ["lease", "acquire", "local", "--wait=10s"];
     let mut waiting = lab.spawn(&waits);
     lab.run(&["--as", "bob", "lease", "release", "local"]).await.ok();

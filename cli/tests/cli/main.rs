@@ -10,6 +10,7 @@ mod fanout;
 mod fleet;
 mod lab;
 mod lease;
+mod lend;
 mod local;
 mod look;
 mod pipes;

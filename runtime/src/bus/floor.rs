@@ -132,6 +132,48 @@ impl Bare {
         Ok(())
     }
 
+    /// Publishes `count` messages to JetStream, each on its own subject, with `in_flight` of them
+    /// unacknowledged at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Closed`].
+    pub async fn store_each(
+        &self,
+        subject: impl Fn(usize) -> String,
+        payload: impl Fn(usize) -> Bytes,
+        count: usize,
+        in_flight: usize,
+    ) -> Result<(), BusError> {
+        let stored = (0..count).map(|at| self.request(subject(at), payload(at)));
+        let mut stored = futures_util::stream::iter(stored).buffer_unordered(in_flight);
+        while let Some(ack) = stored.next().await {
+            ack?;
+        }
+        Ok(())
+    }
+
+    /// Makes `count` requests with `in_flight` of them unanswered at a time; gives the bytes that
+    /// came.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Closed`].
+    pub async fn fetch_many(
+        &self,
+        subject: impl Fn(usize) -> String,
+        count: usize,
+        in_flight: usize,
+    ) -> Result<usize, BusError> {
+        let fetched = (0..count).map(|at| self.request(subject(at), Bytes::new()));
+        let mut fetched = futures_util::stream::iter(fetched).buffer_unordered(in_flight);
+        let mut bytes = 0;
+        while let Some(answer) = fetched.next().await {
+            bytes += answer?.len();
+        }
+        Ok(bytes)
+    }
+
     /// Makes `requests` requests with `in_flight` of them unanswered at a time; gives the time it
     /// took. `subject` names the subject of each.
     ///

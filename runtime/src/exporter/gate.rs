@@ -7,7 +7,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bus_schema::{
@@ -36,9 +36,14 @@ const TOGETHER_MAX: usize = 64;
 /// Room for answers that an idle gate keeps.
 const IDLE_LETTERS: usize = 4;
 
+/// A method that holds the gate longer than this at its first poll blocks its thread …
+const HELD_MAX: Duration = Duration::from_millis(10);
+/// … and so many calls after it get a task each: what comes behind them must be let in.
+const WARY: u32 = 1_000;
+
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
 pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
-    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false };
+    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false, wary: 0 };
     loop {
         let message = tokio::select! {
             biased;
@@ -72,6 +77,8 @@ struct Gate {
     letters: Vec<Letter>,
     /// Whether many calls come to this exporter now.
     is_busy: bool,
+    /// How many calls are not begun in here.
+    wary: u32,
 }
 
 /// Who asked for what, and where the answer goes.
@@ -201,9 +208,12 @@ impl Gate {
                 };
                 let (core, slot) = (self.core.clone(), self.slot.clone());
                 let operation = work(Work { core, slot, tenant, request }, ticket);
-                match begun {
-                    true => self.begin(operation),
-                    false => self.spawn(Box::pin(AssertUnwindSafe(operation).catch_unwind())),
+                if begun && self.wary == 0 {
+                    self.begin(operation);
+                    self.wary = if now.elapsed() > HELD_MAX { WARY } else { 0 };
+                } else {
+                    self.wary = self.wary.saturating_sub(1);
+                    self.spawn(Box::pin(AssertUnwindSafe(operation).catch_unwind()));
                 }
                 return Ok(());
             }
@@ -230,7 +240,7 @@ impl Gate {
     }
 
     /// Begins a call that has its turn: most end at once. What does not goes on as a task of its
-    /// own. (What blocks its thread, as no method should, delays what comes to its own driver.)
+    /// own. (What blocks its thread, as no method should, delays its own driver, and that once.)
     fn begin(&mut self, operation: impl Future<Output = Option<Letter>> + Send + 'static) {
         let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
         match (&mut operation).now_or_never() {

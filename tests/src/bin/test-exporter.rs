@@ -2,7 +2,8 @@
 
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
-use bus_tests::TestDriver;
+use anyhow::Context as _;
+use bus_tests::{Taker, TestDriver};
 use runtime::{Auth, Exporter, ExporterConfig, Node, Secret, Settings};
 
 #[tokio::main]
@@ -18,7 +19,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let dir = PathBuf::from(dir);
     let driver = TestDriver::new(dir.join("count"));
-    let node = Node::of("test", driver);
+    let node = Node::of("test", driver).with_child("taker", Node::of("taker", Taker::default()));
     let mut config = ExporterConfig {
         root: root.parse()?,
         state_dir: Some(dir.join("state")),

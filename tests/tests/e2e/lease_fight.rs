@@ -14,7 +14,7 @@ const EXPORTER: &str = env!("CARGO_BIN_EXE_test-exporter");
 const CLIENT: &str = env!("CARGO_BIN_EXE_test-client");
 const BOARDS: usize = 10;
 const CLIENTS: usize = 200;
-const FIGHT: Duration = Duration::from_secs(45);
+const FIGHT: Duration = Duration::from_secs(30);
 /// Short enough that those who are stopped lose their boards during the fight.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A stopped process goes on after this time: longer than its lease lasts without it.

@@ -70,7 +70,7 @@ pub(crate) fn noise(bytes: u64, seed: u64) -> Vec<u8> {
     (0..bytes.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(bytes as usize).collect()
 }
 
-fn digest(bytes: &[u8]) -> Sha256 {
+pub(crate) fn digest(bytes: &[u8]) -> Sha256 {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     Sha256(digest.as_ref().try_into().expect("32 bytes"))
 }

@@ -4,11 +4,13 @@
 mod calls;
 mod events;
 mod example;
+mod flash;
 mod forgery;
 mod garbage;
 mod lease_fight;
 mod leases;
 mod lend;
+mod lend_url;
 mod logs;
 mod open_calls;
 mod outage;

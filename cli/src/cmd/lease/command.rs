@@ -40,8 +40,10 @@ pub(super) struct Transfer {
 pub(super) struct Allow {
     /// The board.
     address: Address,
+    // Not named `client`: `--as` has that id, and one would be taken for the other.
     /// Who may use it too.
-    client: ClientName,
+    #[arg(value_name = "CLIENT")]
+    whom: ClientName,
     /// Take it back.
     #[arg(long)]
     revoke: bool,
@@ -68,7 +70,7 @@ impl Transfer {
 
 impl Allow {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let action = LeaseAction::Allow { client: self.client, revoke: self.revoke };
+        let action = LeaseAction::Allow { client: self.whom, revoke: self.revoke };
         command(session, &self.address, action).await
     }
 }

@@ -9,6 +9,8 @@ use bus_schema::{
 
 use super::{Book, ENDED_KEPT, Effect, End, Key, News, Phase, TicketState, UnitAt};
 
+/// A ticket is asked about every third of its time (20 s), and a little may go wrong.
+const FRESH: Duration = Duration::from_secs(25);
 /// News are repeated this long; then the client is gone, or asks.
 const NEWS_REPEATED: Duration = Duration::from_secs(60);
 
@@ -43,8 +45,9 @@ impl Book {
         if place.phase != Phase::Free || place.closed.is_some() {
             return;
         }
-        let ready = |key: &&Key| self.tickets[*key].paused_until <= now;
-        let Some(next) = place.queue.iter().find(ready).cloned() else { return };
+        let Some(next) = place.queue.iter().find(|key| self.is_ready(key, now)).cloned() else {
+            return;
+        };
         self.leave_queue(&next);
         self.units[unit].phase =
             Phase::Offered { key: next.clone(), since: now, until: now + OFFER_HELD };
@@ -54,6 +57,13 @@ impl Book {
         if asking != Some(&next) {
             self.tell(&next, now);
         }
+    }
+
+    /// Whether an offer would be heard and wanted. Whoever has not spoken for a while has probably
+    /// left; the next sign of life makes it ready again.
+    pub(super) fn is_ready(&self, key: &Key, now: Duration) -> bool {
+        let ticket = &self.tickets[key];
+        ticket.paused_until <= now && (ticket.heard + FRESH > now || !self.connected)
     }
 
     /// Takes an offer back; its ticket keeps its place.

@@ -456,8 +456,7 @@ impl World {
                 assert!(matches!(&unit.phase, Phase::Held(held) if *held == lease));
             }
             if unit.phase == Phase::Free {
-                let ready =
-                    unit.queue.iter().find(|key| self.book.tickets[*key].paused_until <= self.now);
+                let ready = unit.queue.iter().find(|key| self.book.is_ready(key, self.now));
                 assert_eq!(ready, None, "somebody waits for what is free");
             }
             assert!(unit.queue.is_sorted_by_key(|key| {

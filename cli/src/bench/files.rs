@@ -1,0 +1,80 @@
+//! A flash to a file, beside the same bytes moved in and out of JetStream with nothing around them.
+
+use std::time::Instant;
+
+use actors::{MediumConfig, StorageClient};
+use bytes::Bytes;
+use runtime::{Lend, Put};
+
+use super::{
+    Sides,
+    peer::{disk_path, fetch_subject, part_subject},
+    row::{Round, Row, Target, measure},
+    streams::mib_per_second,
+};
+
+/// Bytes of one part: those that blocks are stored in.
+const PART: usize = 512 << 10;
+/// Parts on their way at once, as with blocks.
+const AT_ONCE: usize = 32;
+
+/// Stores an image that nobody has seen before, and writes it to a file at the exporter.
+pub(crate) async fn flash(sides: &Sides) -> anyhow::Result<Row> {
+    let parts = sides.scaled(256);
+    let (root, client) = (&sides.bench.root, &sides.client);
+    let dir = tempfile::tempdir()?;
+    let image = dir.path().join("image");
+    let disk = StorageClient::new(client.driver(&"bench-bus/disk".parse()?));
+    let seeds = std::cell::Cell::new(1_u64);
+    let next = || {
+        seeds.set(seeds.get() + 1);
+        noise(parts * PART, seeds.get())
+    };
+    let floor = || {
+        let bytes = Bytes::from(next());
+        async move {
+            let began = Instant::now();
+            let part = |at: usize| bytes.slice(at * PART..(at + 1) * PART);
+            sides.bare.store_each(|at| part_subject(root, at), part, parts, AT_ONCE).await?;
+            let fetched = sides.bare.request(fetch_subject(root), parts.to_string().into()).await?;
+            anyhow::ensure!(fetched == (parts * PART).to_string(), "{fetched:?} came");
+            Ok(mib_per_second(parts * PART, began.elapsed()))
+        }
+    };
+    let bus = || {
+        let written = std::fs::write(&image, next());
+        let (image, disk) = (&image, &disk);
+        async move {
+            written?;
+            let began = Instant::now();
+            let stored = client.put(Put::new(image)).await?;
+            let flashed = disk.write(Lend::from(&stored), 0, false).await?;
+            let round: Round = mib_per_second(parts * PART, began.elapsed());
+            anyhow::ensure!(flashed.sha256 == stored.sha256.to_string());
+            anyhow::ensure!(flashed.bytes == (parts * PART) as u64);
+            Ok(round)
+        }
+    };
+    measure(sides, &sides.bus_peer, "flash", "MiB/s", Target::AtLeast(0.8), floor, bus).await
+}
+
+/// The medium that the exporter writes to.
+pub(crate) fn medium(root: &bus_schema::Root) -> std::io::Result<MediumConfig> {
+    let path = disk_path(root);
+    std::fs::write(&path, b"")?;
+    Ok(MediumConfig { path, size: None })
+}
+
+/// Bytes that no packer makes smaller.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut noise = Vec::with_capacity(bytes);
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
