@@ -6,10 +6,25 @@ use bus_schema::{Value, message::Form};
 use bytes::Bytes;
 use runtime::{ByteStream, CallError, DriverRef, blocking};
 
-pub(crate) mod expect;
-pub(crate) mod portforward;
+mod expect;
+#[cfg(feature = "vnc")]
+mod novnc;
+mod portforward;
 #[cfg(feature = "ssh")]
-pub(crate) mod ssh;
+mod ssh;
+
+pub use expect::{
+    BadPattern, Expect, ExpectAdapter, ExpectBlocking, ExpectError, Match, Pattern, Seen,
+    script::{ExpectScript, SCRIPT_HELP, ScriptError, ScriptFailure, StepDone, WhyFailed},
+};
+#[cfg(feature = "vnc")]
+pub use novnc::{NovncAdapter, NovncError, NovncPage, NovncTrouble};
+pub use portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble};
+#[cfg(feature = "ssh")]
+pub use ssh::{
+    Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,
+    SshError, SshForward, Terminal,
+};
 
 /// Connects a stream method of a driver to a tool: a port, a session, a page.
 ///

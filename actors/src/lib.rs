@@ -16,6 +16,7 @@
 //! | [`Portforward`]                                   | a TCP, Unix or UDP port of this host |
 //! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
 //! | `SshAdapter` (feature `ssh`)                      | SSH: commands, files, ports |
+//! | `NovncAdapter` (feature `vnc`)                    | a screen in a browser |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -36,19 +37,7 @@ pub mod serving;
 mod shell;
 mod storage;
 
-#[cfg(feature = "ssh")]
-pub use adapter::ssh::{
-    Exit, HostKeys, KnownHosts, Login, Ran, Resizer, Running, Ssh, SshAdapter, SshBlocking,
-    SshError, SshForward, Terminal,
-};
-pub use adapter::{
-    ClientAdapter, StreamMethod,
-    expect::{
-        BadPattern, Expect, ExpectAdapter, ExpectBlocking, ExpectError, Match, Pattern, Seen,
-        script::{ExpectScript, SCRIPT_HELP, ScriptError, ScriptFailure, StepDone, WhyFailed},
-    },
-    portforward::{Forwarded, Local, Portforward, PortforwardError, Trouble},
-};
+pub use adapter::*; // the list is there
 pub use composite::Composite;
 pub use console::{
     CaptureConfig, CaptureInfo, Captured, Console, ConsoleBlocking, ConsoleClient, ConsoleInterface,

@@ -84,6 +84,9 @@ pub(crate) enum CliError {
     #[cfg(feature = "ssh")]
     #[error("the command on the board ended with {0}")]
     Remote(u8),
+    #[cfg(feature = "vnc")]
+    #[error(transparent)]
+    Novnc(#[from] actors::NovncError),
     #[error("{file}: {error}")]
     Script { file: String, error: ScriptError },
     /// What a script expected did not come.
@@ -207,6 +210,8 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Ssh(error) => return of_ssh(error),
         #[cfg(feature = "ssh")]
         CliError::Remote(code) => (*code, ""),
+        #[cfg(feature = "vnc")]
+        CliError::Novnc(_) => (1, "is the port in use? --port 0 is any free one"),
         CliError::Script { .. } => (16, "`jmp-bus help expect` says how a script is written"),
         CliError::Expect { .. } => (20, ""),
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
@@ -341,7 +346,7 @@ fn of_ssh(error: &SshError) -> Advice {
         SshError::Key { .. } => (1, "name another one with --identity"),
         SshError::Refused { .. } => (26, "see --login, --identity and --password-file"),
         SshError::TimedOut { .. } => (11, "is its SSH server up? give it more time with --timeout"),
-        SshError::Denied(_) | SshError::Remote { .. } => (13, ""),
+        SshError::Denied(_) | SshError::HungUp(_) | SshError::Remote { .. } => (13, ""),
         SshError::TooMuch(_) => (1, "write it to a file there, and get that"),
         SshError::Session(_) => (14, "is the board still up?"),
     };

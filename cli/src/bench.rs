@@ -8,6 +8,7 @@
 mod calls;
 mod files;
 mod fleet;
+mod forward;
 mod leases;
 mod peer;
 mod process;
@@ -64,7 +65,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
 }
 
 /// Every row's key, in the order they are run.
-pub const ROWS: [&str; 13] = [
+pub const ROWS: [&str; 14] = [
     "call_latency",
     "call_throughput",
     "streaming_items",
@@ -72,6 +73,7 @@ pub const ROWS: [&str; 13] = [
     "streaming_first_item",
     "stream_throughput",
     "stream_echo",
+    "forward_throughput",
     "flash",
     "lease_acquire",
     "lease_handover",
@@ -126,6 +128,7 @@ impl Sides {
             "streaming_first_item" => streams::first_item(self).await,
             "stream_throughput" => streams::throughput(self).await,
             "stream_echo" => streams::echo(self).await,
+            "forward_throughput" => forward::throughput(self).await,
             "flash" => files::flash(self).await,
             "lease_acquire" => leases::acquire(self).await,
             "lease_handover" => leases::handover(self).await,

@@ -29,6 +29,8 @@ mod shell;
 #[cfg(feature = "ssh")]
 mod ssh;
 mod stream;
+#[cfg(feature = "vnc")]
+mod vnc;
 mod whoami;
 
 use crate::{advice::CliError, session::Session};
@@ -82,7 +84,10 @@ commands! {
     put Put Worker,
     files Files Client,
     expect Expect Client,
-    #[cfg(feature = "ssh")] ssh Ssh Worker,
+    #[cfg(feature = "ssh")]
+    ssh Ssh Worker,
+    #[cfg(feature = "vnc")]
+    vnc Vnc Client,
     list List Client,
     describe Describe Client,
     events Events Client,

@@ -84,6 +84,14 @@ impl Asked {
             (Some(direct), None) if is_unheard_of(client, &target).await => direct,
             _ => return Err(not_found(client, &target).await),
         };
+        let address = match (&self.target, &found) {
+            (Target::Address(address), _) => Some(address.clone()),
+            (Target::Id(_), found) => found.as_ref().and_then(|found| found.address().ok()),
+        };
+        let driver = match address {
+            Some(address) => Self::held(driver, &address),
+            None => driver,
+        };
         Ok((self.in_time(driver), found))
     }
 
@@ -98,7 +106,7 @@ impl Asked {
     }
 
     /// The driver, used under the lease of the environment that it belongs to, if one does.
-    fn held(driver: DriverRef, address: &Address) -> DriverRef {
+    pub(crate) fn held(driver: DriverRef, address: &Address) -> DriverRef {
         match HeldLeases::of_environment().epoch_at(address) {
             Some(epoch) => driver.under(epoch),
             None => driver,

@@ -5,7 +5,7 @@ use std::path::Path;
 use actors::KnownHosts;
 use bus_schema::Target;
 use bytes::Bytes;
-use runtime::{Client, DriverRef};
+use runtime::{Client, DriverRef, Found};
 
 use crate::{advice::CliError, request::Asked, session::Session};
 
@@ -40,7 +40,14 @@ impl Host {
         let tree = client.registry().tree(&found.exporter).await?;
         let child = tree.into_iter().find(|record| record.path == path);
         let service = match child {
-            Some(child) => client.driver_by_id(found.exporter, child.id),
+            Some(child) => {
+                let child = Found { exporter: found.exporter, record: child };
+                let service = client.driver_by_id(child.exporter.clone(), child.record.id);
+                match child.address() {
+                    Ok(address) => Asked::held(service, &address),
+                    Err(_) => service,
+                }
+            }
             None => driver.clone(),
         };
         Ok(Self { service, wrapper: Some(driver) })

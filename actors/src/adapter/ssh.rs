@@ -8,7 +8,8 @@ use russh::{
     client::{self, ChannelOpenHandle, Handle, Msg},
     keys::{PublicKey, PublicKeyOrCertificate},
 };
-use tokio::{net::UnixStream, time::timeout};
+use russh_sftp::client::SftpSession;
+use tokio::{net::UnixStream, sync::OnceCell, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -105,6 +106,7 @@ impl ClientAdapter for SshAdapter {
             Ok(Ssh {
                 handle: Arc::new(handle),
                 forwards_agent: self.forward_agent.is_some(),
+                files: OnceCell::new(),
                 tasks,
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
@@ -124,6 +126,7 @@ impl ClientAdapter for SshAdapter {
 pub struct Ssh {
     handle: Arc<Handle<Checker>>,
     forwards_agent: bool,
+    files: OnceCell<SftpSession>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
@@ -217,6 +220,9 @@ pub enum SshError {
     /// The server refused something.
     #[error("the server refused to {0}")]
     Denied(String),
+    /// The server closed a channel instead of answering.
+    #[error("the server hung up when it was to {0}")]
+    HungUp(String),
     /// The output of a command is too large to be kept.
     #[error("the command said more than {0} bytes")]
     TooMuch(usize),

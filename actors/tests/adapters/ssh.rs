@@ -9,7 +9,7 @@ use actors::{
 use anyhow::{Context as _, Error, Result};
 use runtime::{Secret, Served, blocking, serve};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
@@ -234,6 +234,58 @@ async fn a_command_is_fed_to_the_end_of_its_input() -> Result<()> {
     let counted = String::from_utf8(out)?;
     assert_eq!(counted.trim().parse::<usize>().context(counted)?, input.len());
     ssh.close().await;
+    served.shutdown().await?;
+    Ok(())
+}
+
+/// What is typed and comes back, by SSH over a stream: the median of many.
+async fn echo_by_ssh(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    sshd: &OpenSsh,
+) -> Result<Duration> {
+    struct AnyHost;
+    impl russh::client::Handler for AnyHost {
+        type Error = russh::Error;
+
+        async fn check_server_key(
+            &mut self,
+            _: &russh::keys::PublicKeyOrCertificate,
+        ) -> Result<bool, russh::Error> {
+            Ok(true)
+        }
+    }
+    let config = std::sync::Arc::new(russh::client::Config::default());
+    let mut session = russh::client::connect_stream(config, stream, AnyHost).await?;
+    let key = russh::keys::load_secret_key(&sshd.key, None)?;
+    let key = russh::keys::PrivateKeyWithHashAlg::new(std::sync::Arc::new(key), None);
+    anyhow::ensure!(session.authenticate_publickey(&sshd.user, key).await?.success());
+    let channel = session.channel_open_session().await?;
+    channel.exec(true, "exec cat").await?;
+    let mut cat = channel.into_stream();
+    let mut spans = Vec::new();
+    for _ in 0..600 {
+        let began = std::time::Instant::now();
+        cat.write_all(b"x").await?;
+        cat.read_exact(&mut [0]).await?;
+        spans.push(began.elapsed());
+    }
+    spans.drain(..100); // to warm up
+    spans.sort_unstable();
+    Ok(spans[spans.len() / 2])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it prints a figure: run it alone, with --ignored --nocapture"]
+async fn an_ssh_round_trip_through_the_bus_beside_a_direct_one() -> Result<()> {
+    let Some(sshd) = OpenSsh::start().await? else { return Ok(()) };
+    let (served, method) = served(sshd.port).await?;
+    for _ in 0..3 {
+        let tcp = TcpStream::connect(("127.0.0.1", sshd.port)).await?;
+        tcp.set_nodelay(true)?;
+        let direct = echo_by_ssh(tcp, &sshd).await?;
+        let bus = echo_by_ssh(method.open().await?, &sshd).await?;
+        eprintln!("a byte there and back by SSH: direct {direct:?}, through the bus {bus:?}");
+    }
     served.shutdown().await?;
     Ok(())
 }

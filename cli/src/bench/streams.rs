@@ -98,24 +98,8 @@ pub(crate) async fn first_item(sides: &Sides) -> anyhow::Result<Row> {
 pub(crate) async fn throughput(sides: &Sides) -> anyhow::Result<Row> {
     let chunks = sides.scaled(4_000);
     let bytes = chunks * FLOOR_CHUNK;
-    let (root, driver) = (&sides.bench.root, sides.driver()?);
-    let floor = || async {
-        let mut live = sides.bare.subscribe(data_subject(root)).await?;
-        let began = Instant::now();
-        let done = sides.bare.request(produce_subject(root), format!("chunks {chunks}").into());
-        let follow = async {
-            let mut received = 0;
-            while received < bytes {
-                let chunk = live.next().await.ok_or_else(|| anyhow::anyhow!("no more chunks"))?;
-                received += chunk.len();
-            }
-            Ok::<_, anyhow::Error>(())
-        };
-        let (done, followed) = tokio::join!(done, follow);
-        done?;
-        followed?;
-        Ok(mib_per_second(bytes, began.elapsed()))
-    };
+    let driver = sides.driver()?;
+    let floor = || bare_chunks(sides, chunks);
     let bus = || async {
         let began = Instant::now();
         let mut stream = driver.source(bytes as u64).await?;
@@ -133,6 +117,26 @@ pub(crate) async fn throughput(sides: &Sides) -> anyhow::Result<Row> {
     };
     measure(sides, &sides.bus_peer, "stream_throughput", "MiB/s", Target::AtLeast(0.75), floor, bus)
         .await
+}
+
+/// The floor of what moves bytes in one direction: a publisher and a subscriber.
+pub(crate) async fn bare_chunks(sides: &Sides, chunks: usize) -> anyhow::Result<Round> {
+    let (root, bytes) = (&sides.bench.root, chunks * FLOOR_CHUNK);
+    let mut live = sides.bare.subscribe(data_subject(root)).await?;
+    let began = Instant::now();
+    let done = sides.bare.request(produce_subject(root), format!("chunks {chunks}").into());
+    let follow = async {
+        let mut received = 0;
+        while received < bytes {
+            let chunk = live.next().await.ok_or_else(|| anyhow::anyhow!("no more chunks"))?;
+            received += chunk.len();
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let (done, followed) = tokio::join!(done, follow);
+    done?;
+    followed?;
+    Ok(mib_per_second(bytes, began.elapsed()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics says why")]
 
 mod admin;
+mod board;
+mod browser;
 mod call;
 mod deploy;
 mod expect;

@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UdpSocket, UnixStream},
 };
 
-use crate::lab::{Lab, Running};
+use crate::lab::{Lab, Running, run};
 
 #[tokio::test]
 async fn the_end_of_stdin_is_only_half_of_the_end() {
@@ -163,5 +163,14 @@ async fn the_terminal_is_as_before_however_a_console_ends() {
         assert_eq!(ended.code, Some(if by_key { 0 } else { 143 }), "{ended:?}");
         assert_eq!(tcgetattr(&terminal).unwrap().local_modes, before);
     }
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn what_is_opened_is_opened_under_the_lease_of_the_environment() {
+    let lab = Lab::start().await;
+    let mut late = lab.command(&["ssh", "--proxy", "local/power"]);
+    let told = run(late.env("JMP_BUS_LEASE", "local=1")).await.failed(12);
+    assert!(told.contains("lease"), "{told}");
     lab.end().await;
 }

@@ -5,3 +5,4 @@ mod forgery;
 mod life;
 mod log;
 mod matrix;
+mod nkeys;

@@ -194,7 +194,8 @@ async fn a_call_that_was_executed_before_broker_and_exporter_died_is_unknown() -
     let lab = Arc::new(Lab::on(&broker).await?);
     let exporter = lab.spawn(EXPORTER).await?;
     let client = lab.client("alice").await?;
-    let calling = tokio::spawn({
+    let mut calling = JoinSet::new();
+    calling.spawn({
         let (lab, client) = (lab.clone(), client.clone());
         async move { lab.bench(&client).count_and_hang().await }
     });
@@ -205,7 +206,7 @@ async fn a_call_that_was_executed_before_broker_and_exporter_died_is_unknown() -
     exporter.kill().await?;
     broker.start_again().await?;
     let exporter = lab.spawn(EXPORTER).await?;
-    let error = calling.await?.unwrap_err();
+    let error = calling.join_next().await.expect("it was spawned")?.unwrap_err();
     let CallError::OutcomeUnknown { why, .. } = &error else { panic!("{error}") };
     assert_eq!(*why, Unknown::Forgotten);
     assert!(error.may_have_acted());

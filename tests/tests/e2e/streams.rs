@@ -273,7 +273,7 @@ async fn slow_readers_on_both_sides_cost_an_exporter_little_memory() -> anyhow::
         filled.push(stream.write(&[0; 65_536]).await? as u64);
         poured.push(stream);
     }
-    let filled = fill(&mut poured[1]).await? + filled.iter().sum::<u64>();
+    let filled = Box::pin(fill(&mut poured[1])).await? + filled.iter().sum::<u64>();
     assert!(filled < MORE_MAX, "{filled} bytes were taken from one who is not read");
     let more = exporter.resident_bytes()?.saturating_sub(before);
     assert!(more < MORE_MAX, "the exporter grew by {more} bytes");

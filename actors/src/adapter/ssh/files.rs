@@ -16,7 +16,13 @@ const COPY_BYTES: usize = 32 << 10;
 const ANSWER_SECONDS: u64 = 30;
 
 impl Ssh {
-    async fn sftp(&self) -> Result<SftpSession, SshError> {
+    /// The channel for files: one for the whole session, as a new one for each file costs time,
+    /// and small servers have trouble with channels that come and go.
+    async fn sftp(&self) -> Result<&SftpSession, SshError> {
+        self.files.get_or_try_init(|| Box::pin(self.open_sftp())).await
+    }
+
+    async fn open_sftp(&self) -> Result<SftpSession, SshError> {
         let channel = self.session().await?;
         channel.request_subsystem(true, "sftp").await?;
         let session = SftpSession::new(channel.into_stream()).await;
@@ -80,7 +86,6 @@ impl Ssh {
         let copied = copy(&mut from, &mut file).await;
         let size = copied.map_err(|failed| failed.of(remote))?;
         file.close().await.map_err(|error| of(remote, &error.into()))?;
-        let _ = sftp.close().await; // it is all there
         Ok(size)
     }
 
@@ -99,7 +104,6 @@ impl Ssh {
         let copied = copy(&mut file, &mut to).await;
         let size = copied.map_err(|failed| failed.swapped().of(remote))?;
         to.flush().await.map_err(|source| SshError::local("write", source))?;
-        let _ = sftp.close().await; // all of it was read
         Ok(size)
     }
 }

@@ -140,7 +140,12 @@ async fn granted(from: &mut ChannelReadHalf, what: &str) -> Result<(), SshError>
         match from.wait().await {
             Some(ChannelMsg::Success) => return Ok(()),
             Some(ChannelMsg::WindowAdjusted { .. }) => {}
-            _ => return Err(SshError::Denied(what.to_owned())),
+            Some(ChannelMsg::Failure) => return Err(SshError::Denied(what.to_owned())),
+            Some(message) => {
+                tracing::debug!(?message, "no answer to a request");
+                return Err(SshError::HungUp(what.to_owned()));
+            }
+            None => return Err(SshError::Session(russh::Error::Disconnect)),
         }
     }
 }

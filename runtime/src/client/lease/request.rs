@@ -106,6 +106,10 @@ impl Wanted {
         self.lost.is_none() && offered
     }
 
+    fn is_held(&self) -> bool {
+        self.lost.is_none() && matches!(self.stands, Some(Leased::Held(_)))
+    }
+
     async fn say(&mut self, action: LeaseAction) {
         if self.lost.is_some() {
             return;
@@ -202,6 +206,10 @@ impl Set<'_> {
         self.wanted.iter().filter(|wanted| wanted.is_offered()).count()
     }
 
+    fn held(&self) -> usize {
+        self.wanted.iter().filter(|wanted| wanted.is_held()).count()
+    }
+
     /// Asks how each ticket stands.
     async fn look(&mut self) {
         let looks = self.wanted.iter_mut().map(|wanted| {
@@ -214,10 +222,12 @@ impl Set<'_> {
     /// Confirms as many offers as are wanted. `None` if some were gone already: what was taken of
     /// the others is given back, and asked for anew.
     async fn take(&mut self) -> Option<Result<Vec<Lease>, LeaseError>> {
-        let offers = self.wanted.iter_mut().filter(|wanted| wanted.is_offered()).take(self.count);
+        // One that was confirmed with the request itself is held already.
+        let missing = self.count.saturating_sub(self.held());
+        let only_offered = |wanted: &&mut Wanted| wanted.is_offered() && !wanted.is_held();
+        let offers = self.wanted.iter_mut().filter(only_offered).take(missing);
         join_all(offers.map(|wanted| wanted.say(LeaseAction::Confirm))).await;
-        let held = |wanted: &&mut Wanted| matches!(wanted.stands, Some(Leased::Held(_)));
-        if self.wanted.iter_mut().filter(held).count() < self.count {
+        if self.held() < self.count {
             self.start_over().await;
             return None;
         }
