@@ -28,7 +28,7 @@ use proptest::{
 use typed::{anything, text, types, value_of};
 
 fn id() -> impl Strategy<Value = CallId> {
-    (any::<u64>(), any::<u64>())
+    (any::<u64>(), 1..=u64::MAX)
         .prop_map(|(session, counter)| CallId { session: Session(session), counter })
 }
 
