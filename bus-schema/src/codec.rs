@@ -53,12 +53,24 @@ pub enum DecodeError {
         theirs: u8,
     },
     /// Another kind of message than this subject carries.
-    #[error("expected a {expected} message, got kind {theirs:#04x}")]
+    #[error("expected the message {expected}, got kind {theirs:#04x}")]
     Kind {
         /// What this subject carries.
         expected: &'static str,
         /// The kind byte.
         theirs: u8,
+    },
+    /// The body is something else than a map with named fields.
+    #[error("the {what} message is no map")]
+    NoMap {
+        /// The message.
+        what: &'static str,
+    },
+    /// There is more than a message.
+    #[error("there are bytes after the {what} message")]
+    Trailing {
+        /// The message.
+        what: &'static str,
     },
     /// The body is damaged.
     #[error("the {what} message is damaged: {source}")]
@@ -118,12 +130,27 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(
     body: &'a [u8],
     what: &'static str,
 ) -> Result<T, DecodeError> {
+    read_all(body, what).map_err(|error| match theirs > version::CURRENT {
+        true => DecodeError::TooNew { theirs },
+        false => error,
+    })
+}
+
+fn read_all<'a, T: Deserialize<'a>>(body: &'a [u8], what: &'static str) -> Result<T, DecodeError> {
+    // The decoder would take a list as the fields in declared order, which is no form of the wire.
+    if let Some(first) = body.first()
+        && !matches!(first, 0x80..=0x8f | 0xde | 0xdf)
+    {
+        return Err(DecodeError::NoMap { what });
+    }
     let mut de = rmp_serde::Deserializer::from_read_ref(body);
     de.set_max_depth(DEPTH_MAX * 2);
-    T::deserialize(&mut de).map_err(|source| match theirs > version::CURRENT {
-        true => DecodeError::TooNew { theirs },
-        false => DecodeError::Malformed { what, source },
-    })
+    let message =
+        T::deserialize(&mut de).map_err(|source| DecodeError::Malformed { what, source })?;
+    match <()>::deserialize(&mut de) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(message),
+        _ => Err(DecodeError::Trailing { what }),
+    }
 }
 
 /// Whether a body is JSON by hand rather than a message: empty, or it starts with `{`.

@@ -236,7 +236,7 @@ impl FromStr for CallId {
         let (session, counter) = text.split_once('-').ok_or_else(no)?;
         let plain = !counter.is_empty()
             && counter.bytes().all(|b| b.is_ascii_digit())
-            && !(counter.len() > 1 && counter.starts_with('0'));
+            && !counter.starts_with('0'); // neither 0 nor 007
         match plain {
             true => {
                 Ok(Self { session: session.parse()?, counter: counter.parse().map_err(|_| no())? })
@@ -281,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_second_spelling_of_an_id_is_refused() {
-        for bad in ["00000000000000AB-7", "00000000000000ab-07", "00000000000000ab-", "ab-7", "-"] {
+        for bad in ["AB-7", "ab-07", "ab-0", "ab-", "b-7"] {
+            let bad = format!("00000000000000{bad}");
             assert!(bad.parse::<CallId>().is_err(), "{bad}");
         }
         assert!("E1DE1FB6-DF32-59AE-9151-C63838EF98CF".parse::<DriverId>().is_err());

@@ -17,10 +17,10 @@ mod records;
 mod streams;
 
 use bus_schema::{
-    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Presence, Refusal,
+    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Place, Presence, Refusal,
     RefusalCode, Session, StreamId, TreeRecord,
     codec::{self, DecodeError, Message},
-    message::{Ack, Data, KINDS, Outcome, Ping, Reply, Reset, ResetCode},
+    message::{Ack, Ask, Data, KINDS, Outcome, Ping, Reply, Reset, ResetCode},
 };
 
 use super::{assert_data, assert_wire, hex};
@@ -62,8 +62,9 @@ fn the_kinds_are_these() {
         (Interface::KIND, Interface::NAME),
     ];
     assert_eq!(records, [(0x20, "presence"), (0x21, "tree"), (0x22, "interface")]);
-    let operation = [(Event::KIND, Event::NAME), (LogLines::KIND, LogLines::NAME)];
-    assert_eq!(operation, [(0x40, "event"), (0x41, "log")]);
+    let operation =
+        [(Event::KIND, Event::NAME), (LogLines::KIND, LogLines::NAME), (Place::KIND, Place::NAME)];
+    assert_eq!(operation, [(0x40, "event"), (0x41, "log"), (0x42, "place")]);
 }
 
 #[test]
@@ -126,4 +127,20 @@ fn a_newer_version_is_read_as_far_as_it_can_be() {
     let kind = codec::decode::<Ping>(&hex("01 07 80"));
     assert!(matches!(kind, Err(DecodeError::Kind { theirs: 7, .. })), "{kind:?}");
     assert!(matches!(codec::decode::<Ping>(&hex("01")), Err(DecodeError::Short(1))));
+}
+
+#[test]
+fn a_message_is_one_map_and_nothing_else() {
+    assert_eq!(codec::decode::<Ping>(&hex("01 06 80")).unwrap(), Ping {});
+    for list in ["01 03 91 90", "01 06 90", "01 06 c0"] {
+        let decoded = codec::decode::<Ask>(&hex(list)).map(drop);
+        let ping = codec::decode::<Ping>(&hex(list)).map(drop);
+        assert!(decoded.is_err() && ping.is_err(), "{list}: {decoded:?}, {ping:?}");
+    }
+    let list = codec::decode::<Ask>(&hex("01 03 91 90"));
+    assert!(matches!(list, Err(DecodeError::NoMap { what: "ask" })), "{list:?}");
+    let more = codec::decode::<Ping>(&hex("01 06 80 80"));
+    assert!(matches!(more, Err(DecodeError::Trailing { what: "ping" })), "{more:?}");
+    let data = Data::decode(&hex("01 12 81 a2 6174 00 00").into());
+    assert!(matches!(data, Err(DecodeError::Trailing { .. })), "{data:?}");
 }

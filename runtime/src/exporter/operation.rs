@@ -99,7 +99,17 @@ impl Work {
         operation: &Arc<Operation>,
         ticket: Option<Ticket>,
     ) -> Result<Vec<u8>, Failure> {
-        let args = self.arguments().await?;
+        let (args, ticket) = match self.request.body {
+            // Who is still sending them does not keep the device from others.
+            Body::Parts(..) => {
+                let takes_turn = ticket.is_some();
+                drop(ticket);
+                let args = self.arguments().await?;
+                let what = What::Method(self.request.method.clone());
+                (args, takes_turn.then(|| self.slot.turn.ticket(what)))
+            }
+            _ => (self.arguments().await?, ticket),
+        };
         if let Some(ticket) = ticket {
             operation.held.put(self.wait_for_turn(ticket).await?);
         }
@@ -125,10 +135,7 @@ impl Work {
             Body::Json(bytes) => json_arguments(bytes, method),
             Body::Parts(form, parts) => {
                 // Boxed, as is all that is rare: every operation carries the size of its largest path.
-                let fetched = timeout_at(self.request.deadline, Box::pin(self.fetch(*parts))).await;
-                let bytes =
-                    fetched.map_err(|_| expired("while its arguments were on their way"))??;
-                arguments(*form, bytes, method)
+                arguments(*form, Box::pin(self.fetch(*parts)).await?, method)
             }
         }
     }
@@ -136,6 +143,9 @@ impl Work {
     /// Fetches large arguments: a stream from the caller that belongs to this call.
     async fn fetch(&self, parts: Parts) -> Result<Bytes, Refusal> {
         let (core, caller) = (&self.core, &self.request.caller);
+        if self.request.id.is_some_and(|id| id.session != parts.stream.session()) {
+            return Err(foreign_stream());
+        }
         let grant = core.budget.grant().ok_or_else(no_credit)?;
         let flow = Flow::new(grant.bytes(), 0);
         let end = PipeEnd::new(flow, PipeDirection::ReceiveOnly, grant);
@@ -150,10 +160,24 @@ impl Work {
         let pump = core.pump(caller, parts.stream, end.clone(), DataLine::Nowhere, SILENCE);
         core.tasks.spawn(pump.run());
         end.invite();
-        collect(&end, parts.bytes).await.map_err(|problem| {
-            end.reset(ResetCode::Protocol, &problem);
-            Refusal::new(RefusalCode::Malformed, format_args!("arguments in parts: {problem}"))
-        })
+        tokio::select! {
+            biased;
+            () = self.request.receipt.cancel.raised() => {
+                end.reset(ResetCode::Cancelled, "the call was cancelled");
+                self.may_go_on()?;
+                Err(expired("cancelled by its caller while its arguments were on their way"))
+            }
+            collected = timeout_at(self.request.deadline, collect(&end, parts.bytes)) => {
+                let Ok(collected) = collected else {
+                    end.reset(ResetCode::Cancelled, "the call's deadline has passed");
+                    return Err(expired("while its arguments were on their way"));
+                };
+                collected.map_err(|problem| {
+                    end.reset(ResetCode::Protocol, &problem);
+                    Refusal::new(RefusalCode::Malformed, format_args!("arguments in parts: {problem}"))
+                })
+            }
+        }
     }
 
     async fn wait_for_turn(&self, ticket: Ticket) -> Result<super::turn::TurnGuard, Refusal> {
@@ -191,8 +215,7 @@ impl Work {
         let args = self.arguments().await?;
         let (core, request, method) = (&self.core, &self.request, &self.request.method);
         if request.id.is_some_and(|id| id.session != open.stream.session()) {
-            let text = "the stream's id does not begin with the session of the call's";
-            return Err(Refusal::new(RefusalCode::Malformed, text).into());
+            return Err(foreign_stream().into());
         }
         if core.switchboard.len() >= STREAMS_MAX {
             let text = format!("{STREAMS_MAX} streams are open here already");
@@ -428,6 +451,11 @@ fn stopped(why: &str) -> Fault {
 
 fn expired(why: &str) -> Refusal {
     Refusal::new(RefusalCode::Expired, why)
+}
+
+fn foreign_stream() -> Refusal {
+    let text = "the stream's id does not begin with the session of the call's";
+    Refusal::new(RefusalCode::Malformed, text)
 }
 
 fn no_credit() -> Refusal {

@@ -310,9 +310,9 @@ impl End {
         self.lock().flow.is_busy()
     }
 
-    /// Whether the peer has sent more than is here.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.lock().flow.is_behind()
+    /// Where what is here ends, if the peer has sent more.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.lock().flow.missing()
     }
 
     /// Time since the peer was last heard.

@@ -427,6 +427,11 @@ impl Flow {
         self.their_sent > self.received || (self.their_finished && self.their_end.is_none())
     }
 
+    /// Where what is here ends, if that [is behind](Self::is_behind).
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.is_behind().then_some(self.received)
+    }
+
     /// Asks for what is missing. For a timer that has seen [`is_behind`](Self::is_behind) hold
     /// for a while: data and control travel on two connections, and either may be ahead.
     pub(crate) fn ask_again(&mut self) {
@@ -499,7 +504,7 @@ impl Flow {
 
     /// How far this end is, if there is something to say.
     pub(crate) fn next_ack(&mut self) -> Option<Ack> {
-        std::mem::take(&mut self.ack_due).then(|| self.ack())
+        self.ack_due.then(|| self.ack())
     }
 
     /// Whether there is something to say.
@@ -510,6 +515,7 @@ impl Flow {
     /// How far this end is, for a keep-alive. `sent` is left out when all of it is acknowledged,
     /// which tells the peer that it need not answer.
     pub(crate) fn ack(&mut self) -> Ack {
+        self.ack_due = false;
         self.granted = self.granted.max(self.consumed + self.window);
         // What was sealed and not sent yet is not the peer's concern: two ends that both wait for
         // credit would answer each other without end.

@@ -127,6 +127,8 @@ impl Pump {
         let mut tick = Instant::now() + ALIVE_BUSY;
         let mut connects = self.line.control.connects();
         let mut watch: Option<PeerWatch> = None;
+        let mut ask_from = Instant::now();
+        let mut missing_at_tick = None;
         loop {
             let may_send = self.line.data.has_room();
             let finishing = self.end.is_finishing();
@@ -152,8 +154,9 @@ impl Pump {
                 Next::Complete => return Ok(Ended::Complete),
                 Next::Wait => {}
             }
-            let behind = self.end.is_behind();
-            let early = Instant::now() + BEHIND;
+            let missing = self.end.missing();
+            // Soon, but no more often than a keep-alive: a peer may claim to have sent anything.
+            let ask = (Instant::now() + BEHIND).max(ask_from);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -167,13 +170,19 @@ impl Pump {
                 why = async { watch.as_mut().expect("guarded").await }, if watch.is_some() => {
                     self.end.reset(ResetCode::Silent, why);
                 }
-                () = sleep_until(tick.min(early)), if behind => self.alive(true).await?,
+                () = sleep_until(ask), if missing.is_some() => {
+                    ask_from = Instant::now() + ALIVE_BUSY;
+                    self.alive(true).await?;
+                }
                 () = sleep_until(tick) => {
                     let now = self.line.control.connects();
                     if std::mem::replace(&mut connects, now) != now {
                         self.end.forgive(); // the broker was away, not the peer
                     }
-                    self.alive(false).await?;
+                    // Whoever is never idle for long enough asks here.
+                    let stuck = missing.is_some() && missing == missing_at_tick;
+                    missing_at_tick = missing;
+                    self.alive(stuck && ask_from <= Instant::now()).await?;
                     let silence = self.end.silence();
                     if silence > self.silence_max {
                         self.end.lose_peer(format_args!("the peer was silent for {silence:.0?}"));

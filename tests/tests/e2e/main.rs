@@ -1,6 +1,7 @@
 //! End-to-end tests against a real nats-server: one binary, one broker for all but those that
 //! harm it.
 
+mod by_hand;
 mod calls;
 mod events;
 mod example;
