@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::{
-    DriverId, ExporterName, NameError,
+    DriverId, ExporterName, NameError, PlaceRef,
     limits::{DEPTH_MAX, NAME_BYTES_MAX},
 };
 
@@ -24,6 +24,12 @@ pub enum AddressError {
     /// The path has too many steps.
     #[error("the path is deeper than {DEPTH_MAX}")]
     Deep,
+    /// A place without one of its roles.
+    #[error("@{place} is a place, with several drivers: name one as @{place}/role")]
+    NoRole {
+        /// The place.
+        place: String,
+    },
 }
 
 /// Where a driver is in its exporter's tree: child names from the root, joined by `/`.
@@ -139,14 +145,16 @@ impl FromStr for Address {
     }
 }
 
-/// What a person may write where one driver is meant: an address, or a UUID (which the registry
-/// turns into an address).
+/// What a person may write where one driver is meant: an address, a UUID (which the registry turns
+/// into an address), or a driver of a place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// `exporter/child`.
     Address(Address),
     /// A driver's UUID.
     Id(DriverId),
+    /// A driver of a place.
+    Place(PlaceRef),
 }
 
 impl fmt::Display for Target {
@@ -154,6 +162,7 @@ impl fmt::Display for Target {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Id(id) => id.fmt(f),
+            Self::Place(place) => place.fmt(f),
         }
     }
 }
@@ -162,6 +171,9 @@ impl FromStr for Target {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.starts_with('@') {
+            return text.parse().map(Self::Place);
+        }
         match text.parse() {
             Ok(id) => Ok(Self::Id(id)),
             Err(_) => text.parse().map(Self::Address),

@@ -9,11 +9,11 @@ use serde::Deserialize as _;
 use crate::{
     Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
     Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Lent,
-    LogLines, Manifest, Method, MethodName, Path, Presence, Root, Selector, Session, Sha256,
+    LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session, Sha256,
     StreamId, Target, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
-    subject::{FromClient, FromExporter, Inbox, Spoken, Stored},
+    subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored},
 };
 
 /// One decoder.
@@ -47,6 +47,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("lent", lent),
     ("event", message::<Event>),
     ("log", message::<LogLines>),
+    ("place", message::<Place>),
     ("subjects", subjects),
     ("addresses", addresses),
     ("ids", ids),
@@ -118,6 +119,9 @@ pub fn subjects(bytes: &[u8]) {
     if let Ok(subject) = FromExporter::read(&root, text) {
         let written = subject.under(&root);
         assert_eq!(FromExporter::read(&root, &written), Ok(subject));
+    }
+    if let Ok(subject) = FromAdmin::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
     }
     if let Ok(subject) = Stored::read(&root, text) {
         assert_eq!(subject.under(&root), text);

@@ -29,6 +29,7 @@ mod log;
 pub mod message;
 mod name;
 pub mod permission;
+mod place;
 mod record;
 mod resource;
 mod serve;
@@ -47,7 +48,8 @@ pub use lease::{
     Waiter,
 };
 pub use log::{Level, LogLine, LogLines, LogSource};
-pub use name::{ClientName, ExporterName, MethodName, NameError, Root};
+pub use name::{ClientName, ExporterName, MethodName, NameError, PlaceName, RoleName, Root};
+pub use place::{Place, PlaceRef, Roles};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use resource::{BlockPart, Coding, Lent, LentFrom, LentUrl, Manifest, Packing, Sha256, Sink};
 pub use serve::{

@@ -143,3 +143,6 @@ pub const LOG_LINE_BYTES_MAX: usize = 2048;
 pub const LOG_LINES_MAX: usize = 32;
 /// A line of a log waits at most this long for others to go with.
 pub const LOG_DELAY: Duration = Duration::from_millis(200);
+
+/// Roles of one place: a board with every port of a large PDU.
+pub const PLACE_ROLES_MAX: usize = 64;

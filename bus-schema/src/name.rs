@@ -100,6 +100,14 @@ name! {
     MethodName, "method", |b| letter_or_digit(b) || b == b'_'
 }
 name! {
+    /// The name of a place: a set of drivers, over any number of exporters, with a role each.
+    PlaceName, "place", letter_or_digit
+}
+name! {
+    /// What a driver is to a place: `power`, `serial`.
+    RoleName, "role", letter_or_digit
+}
+name! {
     /// The first token of every subject (`jmp` unless configured): two labs, or two tests,
     /// can share one NATS account under different roots.
     Root, "root", letter_or_digit

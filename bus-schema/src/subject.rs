@@ -4,6 +4,7 @@
 //! <root>.v1.c.<client>.<verb>.<exporter>.<driver>.<method>   a client speaks to a driver
 //! <root>.v1.c.<client>.<verb>.<exporter>._.<token>           a client speaks to the exporter
 //! <root>.v1.x.<exporter>.<verb>.…                            an exporter speaks
+//! <root>.v1.a.<record>.…                                    an admin has written it down
 //! <root>.v1.f.<client>.m.<digest>, ….b.<digest>.<n>      a client stores a file
 //! <root>.v1.i.<client>.<session>.<token>                     inbox of a client process
 //! <root>.v1.ix.<exporter>.<incarnation>.<token>              inbox of an exporter process
@@ -19,7 +20,7 @@ use std::fmt;
 pub use self::set::{CLAIMANT, SubjectSet, covers};
 use crate::{
     ClientName, DriverId, EventKind, ExporterName, Incarnation, InterfaceDigest, LogSource,
-    MethodName, Root, Session, Sha256, StreamId, limits::NAME_BYTES_MAX,
+    MethodName, PlaceName, Root, Session, Sha256, StreamId, limits::NAME_BYTES_MAX,
 };
 
 /// The protocol's version as a token. Anything but an addition gets a new one.
@@ -284,6 +285,47 @@ pub enum FromExporter {
     Event(ExporterName, EventKind),
     /// Lines of its log or of a driver's; captured by JetStream.
     Log(ExporterName, LogSource),
+}
+
+/// A subject that only admins publish on; captured by JetStream, one message for each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FromAdmin {
+    /// What a place is.
+    Place(PlaceName),
+}
+
+impl FromAdmin {
+    /// The subject under `root`.
+    pub fn under(&self, root: &Root) -> String {
+        match self {
+            Self::Place(name) => format!("{root}.{VERSION}.a.place.{name}"),
+        }
+    }
+
+    /// Reads a subject under `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`], as [`FromClient::read`].
+    pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
+        const FOREIGN: SubjectError = SubjectError::Foreign;
+        let rest = subject.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));
+        let rest = rest.and_then(|s| s.strip_prefix(VERSION)).and_then(|s| s.strip_prefix(".a."));
+        match rest.ok_or(FOREIGN)?.split_once('.') {
+            Some(("place", name)) => name.parse().map(Self::Place).map_err(|_| FOREIGN),
+            _ => Err(SubjectError::Verb),
+        }
+    }
+
+    /// Every place.
+    pub fn places(root: &Root) -> String {
+        format!("{root}.{VERSION}.a.place.*")
+    }
+
+    /// All that admins write down.
+    pub fn all(root: &Root) -> String {
+        format!("{root}.{VERSION}.a.>")
+    }
 }
 
 /// The subject of one record of a streaming call.
@@ -627,6 +669,8 @@ pub struct Streams {
     pub events: String,
     /// Logs.
     pub logs: String,
+    /// What admins write down: places.
+    pub admin: String,
 }
 
 impl Streams {
@@ -638,6 +682,7 @@ impl Streams {
             files: format!("{root}_files"),
             events: format!("{root}_events"),
             logs: format!("{root}_logs"),
+            admin: format!("{root}_admin"),
         }
     }
 
@@ -756,6 +801,8 @@ mod tests {
             let subject = FromClient { client: client.clone(), exporter: exporter.clone(), to };
             assert_eq!(FromClient::read(&root, &subject.under(&root)), Ok(subject));
         }
+        let place = FromAdmin::Place("rpi-1".parse().unwrap());
+        assert_eq!(FromAdmin::read(&root, &place.under(&root)), Ok(place));
         let record = OutRecord {
             exporter: exporter.clone(),
             caller: client.clone(),

@@ -58,6 +58,8 @@ fn seeds() -> Vec<Vec<u8>> {
         "jmp.v1.c.alice.call.bench.46e2614d-07d8-525a-b071-50c87f710bad.on",
         "jmp.v1.c.alice.up.bench._.00000000000000ab0000000000000001",
         "jmp.v1.x.bench.out.alice.00000000000000ab.46e2614d-07d8-525a-b071-50c87f710bad.1.0",
+        "@rpi-1/power/child",
+        "jmp.v1.a.place.rpi-1",
         "jmp.v1.x.bench.lease.alice.00000000000000ab",
         "jmp.v1.x.bench.event.driver-crashed",
         "jmp.v1.x.bench.log.46e2614d-07d8-525a-b071-50c87f710bad",
@@ -192,7 +194,7 @@ fn a_claimed_length_of_four_billion_costs_nothing() {
         let claim = [head, 0xff, 0xff, 0xff, 0xff, 0x01];
         all(&claim);
         all(&[&[0x91][..], &claim].concat());
-        let records = [0x20, 0x21, 0x22, 0x40, 0x41].map(|kind| (kind, ""));
+        let records = [0x20, 0x21, 0x22, 0x40, 0x41, 0x42].map(|kind| (kind, ""));
         for (kind, _) in KINDS.iter().chain(&records) {
             all(&[&[1, *kind][..], &claim].concat());
             for field in fields {

@@ -9,8 +9,8 @@ use bus_schema::{
     Acquire, AdminAction, AdminAsk, Administered, Board, BoardUnit, CallId, ClientName, DriverId,
     DriverRecord, Event, EventKind, Fault, FaultKind, Field, Held, Incarnation, Interface,
     InterfaceDigest, Kind, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, Level, LogLine,
-    LogLines, Method, Path, Presence, Refusal, RefusalCode, Session, State, StreamId, TicketId,
-    TreeRecord, Type, UnitState, Value, Waiter,
+    LogLines, Method, Path, Place, Presence, Refusal, RefusalCode, Session, State, StreamId,
+    TicketId, TreeRecord, Type, UnitState, Value, Waiter,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
@@ -443,6 +443,7 @@ proptest! {
         client in of("[a-z0-9][a-z0-9_-]{0,63}"),
         epoch in of(any::<u64>()),
         said in vec((any::<u64>(), select(Level::ALL), text()), 0..3),
+        roles in btree_map("[a-z0-9][a-z0-9_-]{0,63}", "[a-z0-9]{1,9}(/[A-Za-z0-9_.-]{1,9}){0,3}", 0..4),
     ) {
         let ([at_ms, number], reason) = (numbers, path.clone());
         let client = client.map(|client| client.parse().unwrap());
@@ -451,7 +452,13 @@ proptest! {
         survives(&event)?;
         let line = |(at_ms, level, text)| LogLine { at_ms, level, text };
         let lines = said.into_iter().map(line).collect();
-        survives(&LogLines { incarnation, first: number, path, lines })?;
+        survives(&LogLines { incarnation, first: number, path: path.clone(), lines })?;
+        let roles = roles.into_iter().map(|(role, address)| {
+            (role.parse().unwrap(), address.parse::<bus_schema::Address>().unwrap())
+        });
+        let (roles, labels) = (roles.collect(), [(path.clone(), path.clone())].into());
+        let name = "rpi-1".parse().unwrap();
+        survives(&Place { name, roles, labels, description: path, removed: number % 2 == 0 })?;
     }
 
     #[test]

@@ -10,7 +10,7 @@ use actors::{PortforwardError, ScriptError, ScriptFailure};
 use bus_schema::{Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
-    LendError, SettingsError, ShutdownError, TurnedAway,
+    LendError, PlaceError, SettingsError, ShutdownError, TurnedAway,
 };
 use serde_json::json;
 
@@ -27,6 +27,8 @@ pub(crate) enum CliError {
     Lending(#[from] LendError),
     #[error(transparent)]
     Bus(#[from] BusError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -168,6 +170,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Lease(error) => return of_lease(error),
         CliError::Lending(error) => of_lending(error),
         CliError::Bus(error) => return of_bus(error),
+        CliError::Place(error) => return of_place(error),
         CliError::Settings(_) => (2, "see `jmp-bus help`, and `nats context ls` for contexts"),
         CliError::Broker(_) => (15, "name a broker with --server, or install nats-server"),
         CliError::Exporter(error) => return of_exporter(error),
@@ -396,6 +399,23 @@ fn of_authority(error: &AuthorityError) -> Advice {
         AuthorityError::NotTaken { .. } => (15, "see the broker's log"),
     };
     (code, hint.into())
+}
+
+fn of_place(error: &PlaceError) -> Advice {
+    match error {
+        PlaceError::Bus(error) => of_bus(error),
+        PlaceError::Unknown { near: Some(near), .. } => {
+            (10, format!("did you mean @{near}?").into())
+        }
+        PlaceError::Unknown { near: None, .. } => (10, "see `jmp-bus place list`".into()),
+        PlaceError::NoRole { of, near: Some(near), .. } => {
+            (10, format!("did you mean @{}/{near}?", of.place).into())
+        }
+        PlaceError::NoRole { near: None, .. } => (10, "see `jmp-bus place list`".into()),
+        PlaceError::NotStored { .. } => {
+            (15, "see `jmp-bus doctor`; only an admin may change places".into())
+        }
+    }
 }
 
 fn of_exporter(error: &ExporterError) -> Advice {

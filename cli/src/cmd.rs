@@ -21,6 +21,7 @@ mod forward;
 mod lease;
 mod list;
 mod logs;
+mod place;
 mod put;
 mod run;
 mod serve;
@@ -94,6 +95,7 @@ commands! {
     shell Shell Holder,
     run Run Holder,
     logs Logs Client,
+    place Place Client,
     serve Serve Server,
     check Check Client,
     drivers Drivers Client,

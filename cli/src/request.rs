@@ -12,7 +12,7 @@ use crate::{advice::CliError, held::HeldLeases, lending::plain};
 /// A driver that is used.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Asked {
-    /// The driver: `exporter/child`, or its UUID.
+    /// The driver: `exporter/child`, `@place/role`, or its UUID.
     pub(crate) target: Target,
     /// Give up after this time instead of the method's own: `10s`, `2m`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -27,9 +27,10 @@ impl Asked {
         client: &Client,
         ask: impl AsyncFn(DriverRef) -> Result<T, CallError>,
     ) -> Result<T, CliError> {
-        let direct = match &self.target {
+        let target = client.settle(&self.target).await?;
+        let direct = match &target {
             Target::Address(address) => Some(Self::held(client.driver(address), address)),
-            Target::Id(_) => None,
+            Target::Id(_) | Target::Place(_) => None,
         };
         if let Some(driver) = &direct {
             match ask(self.in_time(driver.clone())).await {
@@ -37,7 +38,7 @@ impl Asked {
                 ended => return Ok(ended?),
             }
         }
-        let found = client.registry().resolve(&self.target).await?;
+        let found = client.registry().resolve(&target).await?;
         let found = found
             .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
         match found {
@@ -50,7 +51,7 @@ impl Asked {
                 };
                 Ok(ask(self.in_time(driver)).await?)
             }
-            None => Err(not_found(client, &self.target).await),
+            None => Err(not_found(client, &target).await),
         }
     }
 
@@ -65,22 +66,23 @@ impl Asked {
         client: &Client,
     ) -> Result<(DriverRef, Option<Found>), CliError> {
         const PATIENCE: Duration = Duration::from_secs(2);
-        let direct = match &self.target {
-            Target::Id(_) => None,
+        let target = client.settle(&self.target).await?;
+        let direct = match &target {
+            Target::Id(_) | Target::Place(_) => None,
             Target::Address(address) => {
                 if client.ping(&address.exporter, PATIENCE).await.is_err() {
-                    return Err(not_found(client, &self.target).await);
+                    return Err(not_found(client, &target).await);
                 }
                 Some(client.driver(address))
             }
         };
-        let found = client.registry().resolve(&self.target).await?;
+        let found = client.registry().resolve(&target).await?;
         let driver = match (direct, &found) {
             // A driver may have a UUID of its own.
             (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
             (_, Some(found)) => client.driver_by_id(found.exporter.clone(), found.record.id),
-            (Some(direct), None) if self.is_unheard_of(client).await => direct,
-            _ => return Err(not_found(client, &self.target).await),
+            (Some(direct), None) if is_unheard_of(client, &target).await => direct,
+            _ => return Err(not_found(client, &target).await),
         };
         let address = match (&self.target, &found) {
             (Target::Address(address), _) => Some(address.clone()),
@@ -91,12 +93,6 @@ impl Asked {
             None => driver,
         };
         Ok((self.in_time(driver), found))
-    }
-
-    /// Whether the registry has nothing of an exporter that answers: it is a hint and may lag.
-    async fn is_unheard_of(&self, client: &Client) -> bool {
-        let Target::Address(address) = &self.target else { return false };
-        client.registry().tree(&address.exporter).await.is_ok_and(|tree| tree.is_empty())
     }
 
     /// What an error of copying to or from a stream of the driver means.
@@ -125,11 +121,17 @@ impl Asked {
     }
 }
 
+/// Whether the registry has nothing of an exporter that answers: it is a hint and may lag.
+async fn is_unheard_of(client: &Client, target: &Target) -> bool {
+    let Target::Address(address) = target else { return false };
+    client.registry().tree(&address.exporter).await.is_ok_and(|tree| tree.is_empty())
+}
+
 /// What to say of a driver that is not there.
 pub(crate) async fn not_found(client: &Client, target: &Target) -> CliError {
     const PATIENCE: Duration = Duration::from_secs(2);
     let instead = match target {
-        Target::Id(_) => None,
+        Target::Id(_) | Target::Place(_) => None,
         Target::Address(address) => timeout(PATIENCE, near(client, address)).await.ok().flatten(),
     };
     let instead = instead

@@ -80,6 +80,7 @@ pub(crate) fn config(
     let name = match target {
         Target::Address(address) => address.to_string().replace('/', "-"),
         Target::Id(id) => id.to_string(),
+        Target::Place(place) => place.to_string().replace('@', "").replace('/', "-"),
     };
     let program = std::env::current_exe().ok();
     let program =

@@ -16,6 +16,7 @@ mod driver;
 mod keys;
 mod kind;
 mod lease;
+mod places;
 mod problem;
 mod refs;
 mod tree;
@@ -26,6 +27,8 @@ mod yaml;
 mod tests;
 
 pub use kind::{BuildError, ChildrenRule, DriverKind, Kind, Kinds, Site};
+pub use places::{parse_places, read_places};
+pub(crate) use problem::near;
 pub use problem::{ConfigErrors, Problem};
 
 use crate::{Hooks, LeaseRules, Node};
@@ -69,22 +72,7 @@ impl Config {
         kinds: &Kinds,
         state_dir: &path::Path,
     ) -> Result<Self, ConfigErrors> {
-        let name = file.display().to_string();
-        let one = |at, text: String| {
-            let mut problems = Problems::new(&name);
-            problems.add(at, Trail::TOP, text);
-            ConfigErrors(problems.into_list())
-        };
-        let bytes = read_bounded(file)
-            .map_err(|error| one(Mark::START, format!("cannot be read: {error}")))?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &name, kinds, state_dir),
-            Err(_) if bytes.len() > FILE_BYTES_MAX => Err(one(Mark::START, too_large())),
-            Err(error) => {
-                let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                Err(one(Mark::after(&good), "the file is not UTF-8 from here on".to_owned()))
-            }
-        }
+        Self::parse(&read_text(file)?, &file.display().to_string(), kinds, state_dir)
     }
 
     /// Reads the text of a file that errors call `file_name`.
@@ -115,6 +103,25 @@ impl Config {
             _ => Err(ConfigErrors(problems.into_list())),
         }
     }
+}
+
+/// The text of a file.
+fn read_text(file: &path::Path) -> Result<String, ConfigErrors> {
+    let one = |at, text: String| {
+        let mut problems = Problems::new(&file.display().to_string());
+        problems.add(at, Trail::TOP, text);
+        ConfigErrors(problems.into_list())
+    };
+    let bytes =
+        read_bounded(file).map_err(|error| one(Mark::START, format!("cannot be read: {error}")))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(one(Mark::START, too_large()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let good = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
+        one(Mark::after(&good), "the file is not UTF-8 from here on".to_owned())
+    })
 }
 
 fn too_large() -> String {

@@ -26,6 +26,7 @@ mod lend;
 mod local;
 mod log;
 mod node;
+mod places;
 mod registry;
 mod resource;
 mod settings;
@@ -48,6 +49,7 @@ pub use client::{
 };
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
+    parse_places, read_places,
 };
 pub use exporter::{
     AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
@@ -57,6 +59,7 @@ pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};
+pub use places::PlaceError;
 pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
 pub use resource::{Extent, Resource, ResourceError, ResourceInfo, ResourceWriter};
 pub use settings::{

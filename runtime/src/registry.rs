@@ -19,7 +19,7 @@ use tokio::time::{Instant, Interval, interval};
 
 pub use self::boards::BoardWatch;
 use crate::{
-    Client,
+    Client, PlaceError,
     bus::{BusError, Incoming, Subscription},
     stored::{read_all, stored_subject},
 };
@@ -146,6 +146,11 @@ impl Registry {
                 let is = |found: &Found| found.record.id == *id && found.record.alias_of.is_none();
                 Ok(drivers.into_iter().find(is))
             }
+            Target::Place(place) => match self.0.at_place(place).await {
+                Ok(address) => Box::pin(self.resolve(&Target::Address(address))).await,
+                Err(PlaceError::Bus(error)) => Err(error),
+                Err(_) => Ok(None),
+            },
         }
     }
 

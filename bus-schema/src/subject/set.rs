@@ -1,6 +1,6 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{EXPORTER_ITSELF, ExporterVerb, FromExporter, Inbox, Streams, VERSION};
+use super::{EXPORTER_ITSELF, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
 /// The client that an exporter is when it asks whether its name is taken. Nobody else may have
@@ -41,6 +41,8 @@ pub enum SubjectSet {
     Events,
     /// What exporters and their drivers say while they work.
     Logs,
+    /// What admins write down.
+    OfAdmins,
     /// The inbox of client C.
     Inbox,
     /// The inboxes of all clients.
@@ -67,6 +69,10 @@ pub enum SubjectSet {
     ReadEvents,
     /// Reading logs.
     ReadLogs,
+    /// Reading what admins wrote down.
+    ReadAdmin,
+    /// Reading one record of it.
+    ReadAdminLast,
     /// All that JetStream can be asked for.
     JetStream,
     /// The service API.
@@ -78,7 +84,7 @@ pub enum SubjectSet {
 impl SubjectSet {
     /// The set under `root` as a pattern, with `name` for C or E.
     pub fn pattern(self, root: &Root, name: &str) -> String {
-        let Streams { out, registry, events, logs, files } = Streams::of(root);
+        let Streams { out, registry, events, logs, files, admin } = Streams::of(root);
         let under = |rest: String| format!("{root}.{VERSION}.{rest}");
         match self {
             Self::OfClient => under(format!("c.{name}.>")),
@@ -99,6 +105,7 @@ impl SubjectSet {
             Self::Board => under("x.*.board".to_owned()),
             Self::Events => FromExporter::events(root, None),
             Self::Logs => FromExporter::logs(root, None, None),
+            Self::OfAdmins => FromAdmin::all(root),
             Self::Inbox => Inbox::all_of_client(root, name),
             Self::Inboxes => Inbox::all_of_client(root, "*"),
             Self::ExporterInbox => Inbox::all_of_exporter(root, name),
@@ -114,6 +121,8 @@ impl SubjectSet {
             Self::ReadFiles => Streams::direct_get(&files, &under("f.>".to_owned())),
             Self::ReadEvents => Streams::direct_get_many(&events),
             Self::ReadLogs => Streams::direct_get_many(&logs),
+            Self::ReadAdmin => Streams::direct_get_many(&admin),
+            Self::ReadAdminLast => Streams::direct_get(&admin, ">"),
             Self::JetStream => "$JS.API.>".to_owned(),
             Self::Services => "$SRV.>".to_owned(),
             Self::All => under(">".to_owned()),

@@ -17,7 +17,7 @@ mod records;
 mod streams;
 
 use bus_schema::{
-    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Presence, Refusal,
+    CallId, Event, Fault, FaultKind, Incarnation, Interface, LogLines, Place, Presence, Refusal,
     RefusalCode, Session, StreamId, TreeRecord,
     codec::{self, DecodeError, Message},
     message::{Ack, Ask, Data, KINDS, Outcome, Ping, Reply, Reset, ResetCode},
@@ -62,8 +62,9 @@ fn the_kinds_are_these() {
         (Interface::KIND, Interface::NAME),
     ];
     assert_eq!(records, [(0x20, "presence"), (0x21, "tree"), (0x22, "interface")]);
-    let operation = [(Event::KIND, Event::NAME), (LogLines::KIND, LogLines::NAME)];
-    assert_eq!(operation, [(0x40, "event"), (0x41, "log")]);
+    let operation =
+        [(Event::KIND, Event::NAME), (LogLines::KIND, LogLines::NAME), (Place::KIND, Place::NAME)];
+    assert_eq!(operation, [(0x40, "event"), (0x41, "log"), (0x42, "place")]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
 /// Show a driver and its methods, with signatures and help.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
-    /// The driver: `exporter/child`, or its UUID.
+    /// The driver: `exporter/child`, `@place/role`, or its UUID.
     target: Target,
 }
 
@@ -21,8 +21,9 @@ impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let client = session.client().await?;
         let registry = client.registry();
-        let Some(found) = registry.resolve(&self.target).await? else {
-            return Err(not_found(client, &self.target).await);
+        let target = client.settle(&self.target).await?;
+        let Some(found) = registry.resolve(&target).await? else {
+            return Err(not_found(client, &target).await);
         };
         let (record, exporter) = (&found.record, &found.exporter);
         let interfaces = registry.interfaces(record, exporter).await?;

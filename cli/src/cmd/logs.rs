@@ -59,6 +59,7 @@ impl Cmd {
     /// Whose logs. A driver has to be there, or to have been: a typing error would show nothing.
     async fn of(&self, client: &Client) -> Result<(Option<ExporterName>, Path), CliError> {
         let Some(target) = &self.target else { return Ok((None, Path::ROOT)) };
+        let target = &client.settle(target).await?;
         if let Target::Address(Address { exporter, path }) = target
             && path.is_root()
         {

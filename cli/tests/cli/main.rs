@@ -16,6 +16,7 @@ mod lend;
 mod local;
 mod look;
 mod pipes;
+mod place;
 mod serve;
 mod ssh;
 mod stream;

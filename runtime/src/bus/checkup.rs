@@ -101,9 +101,9 @@ async fn missing_streams(
     inbox: &Inbox,
     name: &str,
 ) -> Result<Vec<String>, BusError> {
-    let Streams { out, registry, events, logs, files } = Streams::of(root);
+    let Streams { out, registry, events, logs, files, admin } = Streams::of(root);
     let mut missing = Vec::new();
-    for stream in [out, registry, events, logs, files] {
+    for stream in [out, registry, events, logs, files, admin] {
         let whole = Streams::direct_get_many(&stream);
         let one = format!("{whole}.");
         let (subject, body) = if may_publish.contains(&whole) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_schema::{
     ClientName, Root,
-    subject::{FromExporter, Inbox, Stored, Streams},
+    subject::{FromAdmin, FromExporter, Inbox, Stored, Streams},
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -15,6 +15,8 @@ use crate::Settings;
 
 /// Nothing in the registry lives longer than this without being written again.
 const REGISTRY_BYTES: u64 = 256 << 20;
+/// What admins write down: a place is a few hundred bytes.
+const ADMIN_BYTES: u64 = 64 << 20;
 /// The stream is there already, and its configuration is another.
 const IN_USE: u64 = 10058;
 
@@ -54,8 +56,8 @@ impl Default for StreamsKeep {
 }
 
 /// The configuration of each stream.
-fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
-    let Streams { out, registry, events, logs, files } = Streams::of(root);
+fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 6] {
+    let Streams { out, registry, events, logs, files, admin } = Streams::of(root);
     let seconds = |seconds| nanos(Duration::from_secs(seconds));
     let records = stream(&out, vec![FromExporter::out_all(root)], 1, seconds(120));
     let subjects = vec![
@@ -69,6 +71,8 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
     registered["allow_msg_ttl"] = true.into();
     let happened = stream(&events, vec![FromExporter::events(root, None)], -1, seconds(120));
     let said = stream(&logs, vec![FromExporter::logs(root, None, None)], -1, seconds(1));
+    let mut written = stream(&admin, vec![FromAdmin::all(root)], 1, seconds(1));
+    written["max_bytes"] = ADMIN_BYTES.into();
     let mut lent = stream(&files, vec![Stored::all(root)], 1, seconds(1));
     lent["deny_purge"] = false.into(); // removing a file is its messages' purge
     [
@@ -76,6 +80,7 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 5] {
         (registry, registered),
         (events, kept(happened, keep.events)),
         (logs, kept(said, keep.logs)),
+        (admin, written),
         (files, kept(lent, keep.files)),
     ]
 }

@@ -165,7 +165,7 @@ pub(super) fn listed<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
 
 /// The one of `others` that somebody who wrote `word` probably meant: equal but for case and
 /// `_` or `-`, or one typo in three letters, at most three.
-pub(super) fn near<'o>(word: &str, others: impl IntoIterator<Item = &'o str>) -> Option<&'o str> {
+pub(crate) fn near<'o>(word: &str, others: impl IntoIterator<Item = &'o str>) -> Option<&'o str> {
     if word.len() > NEAR_BYTES_MAX {
         return None;
     }

@@ -2,7 +2,7 @@
 //!
 //! If a test here fails, the protocol broke. Fix the type, never the bytes.
 
-use bus_schema::{Event, EventKind, Level, LogLine, LogLines};
+use bus_schema::{Event, EventKind, Level, LogLine, LogLines, Place};
 
 use super::{INCARNATION, assert_wire, text};
 
@@ -115,6 +115,55 @@ fn lines_of_a_log() {
                   a5 61745f6d73  01 | at_ms: 1
                   a5 6c6576656c  a5 6572726f72 | level: error
                   a4 74657874  a5 737475636b | text: stuck
+        ",
+    );
+}
+
+#[test]
+fn a_place() {
+    let role = |role: &str, address: &str| (role.parse().unwrap(), address.parse().unwrap());
+    let place = Place {
+        name: "rpi-1".parse().unwrap(),
+        roles: [role("power", "pdu-1/port3"), role("serial", "bench-3/uart0")]
+            .into_iter()
+            .collect(),
+        labels: [(text("board"), text("rpi4"))].into(),
+        description: text("by the door"),
+        removed: false,
+    };
+    assert_wire(
+        &place,
+        "
+            01 42 | version 1, place
+            84 | map of 4
+              a4 6e616d65  a5 7270692d31 | name: rpi-1
+              a5 726f6c6573 82 | roles: map of 2
+                a5 706f776572  ab 7064752d312f706f727433 | power: pdu-1/port3
+                a6 73657269616c  ad 62656e63682d332f7561727430 | serial: bench-3/uart0
+              a6 6c6162656c73 81 | labels: map of 1
+                a5 626f617264  a4 72706934 | board: rpi4
+              ab 6465736372697074696f6e  ab 62792074686520646f6f72 | description: by the door
+        ",
+    );
+}
+
+#[test]
+fn a_place_that_is_no_more() {
+    let place = Place {
+        name: "rpi-1".parse().unwrap(),
+        roles: Default::default(),
+        labels: [].into(),
+        description: text(""),
+        removed: true,
+    };
+    assert_wire(
+        &place,
+        "
+            01 42 | version 1, place
+            83 | map of 3
+              a4 6e616d65  a5 7270692d31 | name: rpi-1
+              a5 726f6c6573 80 | roles: map of 0
+              a7 72656d6f766564  c3 | removed: true
         ",
     );
 }
