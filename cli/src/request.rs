@@ -84,9 +84,11 @@ impl Asked {
             (Some(direct), None) if is_unheard_of(client, &target).await => direct,
             _ => return Err(not_found(client, &target).await),
         };
-        let address = match (&self.target, &found) {
-            (Target::Address(address), _) => Some(address.clone()),
-            (Target::Id(_), found) => found.as_ref().and_then(|found| found.address().ok()),
+        let address = match &target {
+            Target::Address(address) => Some(address.clone()),
+            Target::Id(_) | Target::Place(_) => {
+                found.as_ref().and_then(|found| found.address().ok())
+            }
         };
         let driver = match address {
             Some(address) => Self::held(driver, &address),
