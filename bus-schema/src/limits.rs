@@ -40,6 +40,11 @@ pub const CALLS_PER_CLIENT_MAX: usize = 4096;
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 /// Bytes of outcome bodies an exporter keeps for repeats.
 pub const OUTCOME_BYTES_MAX: usize = 128 << 20;
+/// Sessions of one client that an exporter remembers: 27 new processes a second for ten minutes.
+/// Past it the older half of those at rest is forgotten, and their repeats are *forgotten*.
+pub const SESSIONS_PER_CLIENT_MAX: usize = 16 << 10;
+/// Sessions of all clients that an exporter remembers; each takes some 200 bytes.
+pub const SESSIONS_MAX: usize = 256 << 10;
 /// Outcomes an exporter keeps, with or without a body.
 pub const OUTCOMES_MAX: usize = 1 << 20;
 

@@ -3,7 +3,7 @@
 use std::{fmt, pin::pin, time::Duration};
 
 use bus_schema::{
-    Address, DriverId, ExporterName, Invoke, Loan, MethodName, Outgoing,
+    Address, DriverId, ExporterName, FaultKind, Invoke, Loan, MethodName, Outgoing,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Call, Form, Outcome, Reply, Unknown},
     subject::{DriverVerb, Spoken, SpokenTo},
@@ -27,6 +27,9 @@ use crate::{
 
 /// A call that was told to stop by its deadline has this long to say how it ended.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// A deadline travels in whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(1);
 
 /// Between attempts at an exporter that is not back yet.
 const NOT_YET: Duration = Duration::from_millis(100);
@@ -169,6 +172,7 @@ impl DriverRef {
         let subject = self.subject(DriverVerb::Call, method)?;
         let inner = &self.client.0;
         let limit = self.deadline_for(declared);
+        let began = Instant::now();
         let guard = Calls::begin(inner, &self.exporter);
         let large = match args.len() + OVERHEAD_BYTES_MAX > inner.control().max_payload() {
             // Boxed, as is all that is rare: every call carries the size of its largest path.
@@ -193,7 +197,15 @@ impl DriverRef {
         let answer = self.deliver(guard, subject, limit, make).await?;
         let reply =
             Reply::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))?;
-        self.result(reply.outcome, limit).await
+        match reply.outcome {
+            // The exporter stopped it at the deadline, and says so a moment before we would.
+            Outcome::Fault(fault)
+                if fault.kind == FaultKind::Cancelled && began.elapsed() + ROUNDING >= limit =>
+            {
+                Err(CallError::TimedOut { address: self.shown(), limit, sent: true })
+            }
+            outcome => self.result(outcome, limit).await,
+        }
     }
 
     /// The subject of a request for `method`.

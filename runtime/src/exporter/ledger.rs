@@ -3,7 +3,7 @@
 //! A pure table: time comes in as the exporter's uptime.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use bus_schema::{
     CallId, ClientName, DriverId, Refusal, RefusalCode, Session,
     limits::{
         CALLS_PER_CLIENT_MAX, CALLS_PER_DRIVER_MAX, OUTCOME_BYTES_MAX, OUTCOME_KEPT, OUTCOMES_MAX,
-        QUEUED_BYTES_MAX,
+        QUEUED_BYTES_MAX, SESSIONS_MAX, SESSIONS_PER_CLIENT_MAX,
     },
     message::{Progress, Unknown},
 };
@@ -128,6 +128,8 @@ struct OfClient {
     /// Calls that wait or run.
     open: usize,
     sessions: HashMap<Session, SessionCalls>,
+    /// Uptime since which nothing of this client's was forgotten for having too many sessions.
+    complete_since: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -176,6 +178,8 @@ pub(crate) struct Ledger {
     under_way: Vec<Option<UnderWay>>,
     free: Vec<usize>,
     kept: Kept,
+    /// Sessions of all clients.
+    sessions: usize,
     /// Uptime since which nothing was forgotten early.
     complete_since: Duration,
     closed: bool,
@@ -184,13 +188,26 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Decides about a call.
     pub(crate) fn admit(&mut self, call: Arrival, now: Duration) -> Admission {
+        if self.sessions >= SESSIONS_MAX {
+            self.forget_sessions();
+        }
         let client = self.clients.entry(call.client.clone()).or_default();
         let mut session = None;
         if let Some(id) = call.id {
-            let calls = client.sessions.entry(id.session).or_default();
+            if client.sessions.len() >= SESSIONS_PER_CLIENT_MAX {
+                self.sessions -= client.forget_sessions(&id.session, &mut self.kept);
+            }
+            let complete_since = self.complete_since.max(client.complete_since);
+            let calls = match client.sessions.entry(id.session) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(new) => {
+                    self.sessions += 1;
+                    new.insert(SessionCalls::default())
+                }
+            };
             calls.used = now;
             calls.raise_floor(call.done_below, &mut self.kept);
-            let memory = now.saturating_sub(self.complete_since);
+            let memory = now.saturating_sub(complete_since);
             if let Some(known) = calls.recall(&call, id, memory) {
                 return known;
             }
@@ -333,6 +350,19 @@ impl Ledger {
         }
     }
 
+    /// Makes room for other sessions: of those in which nothing waits or runs, the older half is
+    /// forgotten, and then memory is no longer complete.
+    fn forget_sessions(&mut self) {
+        let Some(until) = older_half(self.clients.values().flat_map(|of| of.sessions.values()))
+        else {
+            return;
+        };
+        for client in self.clients.values_mut() {
+            self.sessions -= client.forget_until(until, &mut self.kept);
+        }
+        self.complete_since = self.complete_since.max(until);
+    }
+
     /// How a call is getting on, and where its answer goes if it has one.
     pub(crate) fn ask(
         &mut self,
@@ -369,6 +399,7 @@ impl Ledger {
     /// more.
     pub(crate) fn sweep(&mut self, now: Duration) {
         let (kept, complete_since) = (&mut self.kept, &mut self.complete_since);
+        let sessions = &mut self.sessions;
         self.clients.retain(|_, client| {
             client.sessions.retain(|_, session| {
                 session.retain(|entry| match entry.state {
@@ -382,10 +413,15 @@ impl Ledger {
                 let keep = !session.is_empty() || now.saturating_sub(session.used) < SESSION_KEPT;
                 if !keep {
                     *complete_since = (*complete_since).max(session.used);
+                    *sessions -= 1;
                 }
                 keep
             });
-            client.open > 0 || !client.sessions.is_empty()
+            let keep = client.open > 0 || !client.sessions.is_empty();
+            if !keep {
+                *complete_since = (*complete_since).max(client.complete_since);
+            }
+            keep
         });
     }
 
@@ -420,6 +456,40 @@ impl Ledger {
         let entry = self.find(&receipt.client, receipt.id?)?;
         (entry.driver == receipt.driver).then_some(entry)
     }
+}
+
+impl OfClient {
+    /// Makes room for another session than `but`, unless that is there: of those in which nothing
+    /// waits or runs, the older half is forgotten. Says how many.
+    fn forget_sessions(&mut self, but: &Session, kept: &mut Kept) -> usize {
+        if self.sessions.contains_key(but) {
+            return 0;
+        }
+        let Some(until) = older_half(self.sessions.values()) else { return 0 };
+        self.complete_since = self.complete_since.max(until);
+        self.forget_until(until, kept)
+    }
+
+    /// Forgets the idle sessions that were not used after this.
+    fn forget_until(&mut self, until: Duration, kept: &mut Kept) -> usize {
+        let before = self.sessions.len();
+        self.sessions.retain(|_, session| {
+            let keep = session.is_busy() || session.used > until;
+            if !keep {
+                session.entries_mut().for_each(|entry| kept.forget(entry));
+            }
+            keep
+        });
+        before - self.sessions.len()
+    }
+}
+
+/// When the last of the older half of the idle sessions was used.
+fn older_half<'a>(sessions: impl Iterator<Item = &'a SessionCalls>) -> Option<Duration> {
+    let mut used: Vec<_> =
+        sessions.filter(|session| !session.is_busy()).map(|session| session.used).collect();
+    let middle = used.len().checked_sub(1)? / 2;
+    Some(*used.select_nth_unstable(middle).1)
 }
 
 impl SessionCalls {
@@ -489,6 +559,12 @@ impl SessionCalls {
     fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
         self.calls.retain(|_, entry| keep(entry));
         self.streams.retain(|_, entry| keep(entry));
+    }
+
+    /// Whether anything in it waits or runs.
+    fn is_busy(&self) -> bool {
+        let mut entries = self.calls.values().chain(self.streams.values());
+        entries.any(|entry| entry.cancel().is_some())
     }
 
     fn is_empty(&self) -> bool {

@@ -386,6 +386,7 @@ impl Work {
     {
         let cancel = &self.request.receipt.cancel;
         let mut serving = serving;
+        let mut late = false;
         let why = tokio::select! {
             biased;
             ended = &mut serving => return ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
@@ -393,10 +394,15 @@ impl Work {
             () = cancel.raised(), if deadline.is_some() => self.why_cancelled(),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 cancel.raise();
+                late = true;
                 "stopped at its deadline"
             }
         };
         match timeout(CANCEL_GRACE, &mut serving).await {
+            // That it was stopped is why it failed, whatever it says about it.
+            Ok(Ok(Err(Failure::Fault(fault)))) if late => {
+                Err(stopped(&format!("{why}: {}", fault.text)).into())
+            }
             Ok(ended) => ended.unwrap_or_else(|panic| Err(self.panicked(&panic).into())),
             Err(_elapsed) => Err(stopped(why).into()),
         }

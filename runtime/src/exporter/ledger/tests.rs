@@ -189,6 +189,8 @@ impl World {
         }
         prop_assert_eq!(&self.ledger.kept, &Kept { calls: ended, bytes: ended_bytes });
         prop_assert!(ended_bytes <= OUTCOME_BYTES_MAX);
+        let sessions = self.ledger.clients.values().map(|client| client.sessions.len());
+        prop_assert_eq!(self.ledger.sessions, sessions.sum::<usize>());
         Ok(())
     }
 }
@@ -278,4 +280,37 @@ fn one_id_is_one_call_at_one_driver() {
     assert!(
         matches!(elsewhere, Admission::Refused(refusal) if refusal.code == RefusalCode::IdReused)
     );
+}
+
+#[test]
+fn a_client_that_invents_sessions_makes_nobody_but_itself_be_forgotten() {
+    let mut ledger = Ledger::default();
+    let second = Duration::from_secs;
+    let id = |session| CallId { session: Session(session), counter: 1 };
+    let mut call = |client, session, repeated, now| {
+        let (id, age) = (id(session), if repeated { second(2) } else { Duration::ZERO });
+        let call = Arrival { repeated, age, ..arrival(client, Some(id), driver_id(0)) };
+        let admission = ledger.admit(call, now);
+        if let Admission::Run(receipt) = &admission {
+            ledger.settle(receipt, &answer(1), now);
+        }
+        let sessions = ledger.clients.values().map(|client| client.sessions.len());
+        assert_eq!(ledger.sessions, sessions.sum::<usize>());
+        assert_eq!(ledger.kept.calls, ledger.sessions, "each has one that has ended");
+        assert!(ledger.sessions <= SESSIONS_PER_CLIENT_MAX + 1);
+        admission
+    };
+    let held = call(1, 7, false, second(100));
+    assert!(matches!(held, Admission::Run(_)), "{held:?}");
+    for session in 0..=SESSIONS_PER_CLIENT_MAX as u64 {
+        let admission = call(0, session, false, second(100) + Duration::from_micros(session));
+        assert!(matches!(admission, Admission::Run(_)), "{admission:?}");
+    }
+    let soon = second(101);
+    let forgotten = call(0, 3, true, soon);
+    assert!(matches!(forgotten, Admission::Unknown(Unknown::Forgotten)), "{forgotten:?}");
+    let newest = call(0, SESSIONS_PER_CLIENT_MAX as u64, true, soon);
+    assert!(matches!(newest, Admission::Ended(_)), "{newest:?}");
+    let other = call(1, 7, true, soon);
+    assert!(matches!(other, Admission::Ended(_)), "{other:?}");
 }
