@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
 };
@@ -25,15 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Machine(TempDir);
 
 impl Machine {
-    fn new() -> Self {
+    async fn new() -> Self {
+        // A broker is there already: fetching one is another test's concern.
+        runtime::LocalBroker::find(&runtime::BrokerOptions::default()).await.unwrap();
         let machine = Self(tempfile::tempdir().unwrap());
         fs::create_dir(machine.0.path().join("tmp")).unwrap();
         machine
     }
 
     /// On which boards that are shells find this instead of `uname`, the first that they call.
-    fn with_uname(script: &str) -> Self {
-        let machine = Self::new();
+    async fn with_uname(script: &str) -> Self {
+        let machine = Self::new().await;
         let bin = machine.0.path().join("bin");
         fs::create_dir(&bin).unwrap();
         let script = format!("#!/bin/sh\n[ \"$PS1\" ] || exec /bin/uname \"$@\"\n{script}\n");
@@ -49,6 +51,7 @@ impl Machine {
         let path = format!("{}:{}", home.join("bin").display(), path.to_str().unwrap());
         command.arg("demo").args(words).env("PATH", path).env("TMPDIR", home.join("tmp"));
         command.env("HOME", home).env("XDG_RUNTIME_DIR", home).env_remove("JMP_BUS_ROOT");
+        command.env("XDG_CACHE_HOME", cache()).env_remove("PS1");
         // Nobody's broker but its own, whatever else is named.
         command.env("NATS_URL", "nats://127.0.0.1:1").env("NATS_CREDS", "/no/such");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -83,6 +86,12 @@ impl Machine {
     }
 }
 
+/// Where this user's programs keep what they have fetched.
+fn cache() -> PathBuf {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    named.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"))
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
@@ -112,7 +121,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_demo_boots_firmware_and_leaves_nothing_behind() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let ran = machine.run(&["--board", "qemu", "--output", "json"]).await;
     if ran.status.code() == Some(1) && text(&ran.stderr).contains("u-boot-qemu") {
         eprintln!("skipped: {}", text(&ran.stderr));
@@ -133,7 +142,7 @@ async fn a_demo_boots_firmware_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_demo_on_a_shell_tells_each_step_and_how_to_get_firmware() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let ran = machine.run(&["--board", "shell"]).await;
     let out = text(&ran.stdout);
     assert_eq!((ran.status.code(), text(&ran.stderr).as_str()), (Some(0), ""), "{out}");
@@ -145,7 +154,7 @@ async fn a_demo_on_a_shell_tells_each_step_and_how_to_get_firmware() {
 
 #[tokio::test]
 async fn a_demo_without_a_broker_fails() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let ran = machine.run(&["--board", "shell", "--nats-server", "/no/such"]).await;
     let (out, err) = (text(&ran.stdout), text(&ran.stderr));
     assert_eq!(ran.status.code(), Some(19), "{err}");
@@ -156,7 +165,7 @@ async fn a_demo_without_a_broker_fails() {
 
 #[tokio::test]
 async fn a_step_that_fails_is_told_with_what_was_seen_and_the_board_goes_off() {
-    let machine = Machine::with_uname("echo Plan 9");
+    let machine = Machine::with_uname("echo Plan 9").await;
     let ran = machine.run(&["--board", "shell", "--output", "json"]).await;
     assert_eq!(ran.status.code(), Some(19), "{ran:?}");
     let told: Json = serde_json::from_slice(&ran.stdout).unwrap();
@@ -170,7 +179,7 @@ async fn a_step_that_fails_is_told_with_what_was_seen_and_the_board_goes_off() {
 
 #[tokio::test]
 async fn an_interrupt_in_the_middle_cleans_up() {
-    let machine = Machine::with_uname("exec sleep 1000");
+    let machine = Machine::with_uname("exec sleep 1000").await;
     let mut demo = machine.demo(&["--board", "shell"]).spawn().unwrap();
     says(&mut demo, "power on").await;
     assert!(machine.processes().iter().any(|process| process.contains("serve")));
@@ -182,7 +191,7 @@ async fn an_interrupt_in_the_middle_cleans_up() {
 
 #[tokio::test]
 async fn a_demo_that_is_killed_leaves_no_process() {
-    let machine = Machine::with_uname("exec sleep 1000");
+    let machine = Machine::with_uname("exec sleep 1000").await;
     let mut demo = machine.demo(&["--board", "shell"]).spawn().unwrap();
     says(&mut demo, "power on").await;
     demo.kill().await.unwrap();
@@ -197,7 +206,7 @@ async fn a_demo_that_is_killed_leaves_no_process() {
 
 #[tokio::test]
 async fn a_demo_that_is_kept_is_found_by_other_commands_until_it_is_interrupted() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let mut demo = machine.demo(&["--board", "shell", "--keep"]).spawn().unwrap();
     let said = says(&mut demo, "relay --all").await;
     assert!(said.contains("  jmp-bus call demo/board on\n"), "{said}");

@@ -53,7 +53,7 @@ pub(crate) use self::{
 };
 use self::{
     events::Happened,
-    lease::{Fences, Journal, JournalError, Keeper, Leases},
+    lease::{Fences, Journal, JournalError, JournalOpened, Keeper, Leases},
     presence::Presenter,
     supervisor::{Supervisor, SupervisorMsg, make, make_safe},
     tree::Tree,
@@ -215,8 +215,6 @@ impl Exporter {
         if let Some(path) = tree.missing(&fences) {
             return Err(ExporterError::NoSubtree { path: path.to_string() });
         }
-        let journal = state_dir.as_deref().map(Journal::open).transpose()?;
-        let marker = state_dir.map(mark).transpose()?;
         let is_private = settings.is_loopback();
         let bus = Bus::connect(settings, &format!("jmp-bus exporter {name}")).await?;
         let bulk = bus.bulk().await?.clone();
@@ -241,6 +239,14 @@ impl Exporter {
         let own = recorder::ack_inbox(&core).token(random());
         core.control().confirm(own, core.name.as_str(), &[]).await?;
         let presenter = Presenter::claim(&core, labels, tree.records()).await?;
+        // After the claim: who finds the name taken is told that, and leaves no mark.
+        let (journal, marker) = match open_state(state_dir) {
+            Ok(opened) => opened,
+            Err(error) => {
+                presenter.left(&core).await;
+                return Err(error);
+            }
+        };
         let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
         let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
         let unclean = marker.as_ref().is_some_and(|marker| marker.was_there);
@@ -316,6 +322,14 @@ impl Exporter {
             calls => Err(ShutdownError::Stuck { calls, grace }),
         }
     }
+}
+
+/// What of an exporter outlasts it.
+fn open_state(
+    dir: Option<PathBuf>,
+) -> Result<(Option<JournalOpened>, Option<Marker>), ExporterError> {
+    let journal = dir.as_deref().map(Journal::open).transpose()?;
+    Ok((journal, dir.map(mark).transpose()?))
 }
 
 /// A file that is there while an exporter runs: a start that finds it follows a crash.

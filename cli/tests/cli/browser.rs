@@ -38,6 +38,7 @@ impl Browser {
     pub(crate) async fn open(program: &str, url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
+        command.env("TMPDIR", profile.path());
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
         command.args(["--remote-debugging-port=0", "--window-size=900,700"]);
         // Nothing of it is to look for another host.

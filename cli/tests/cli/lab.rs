@@ -215,12 +215,13 @@ pub(crate) fn program(home: &TempDir) -> Command {
 }
 
 impl Lab {
+    /// Two relays under a third.
     pub(crate) async fn start() -> Self {
-        let diary = Diary(Arc::new(watch::Sender::new(Vec::new())));
-        let relay = |rack: &str| {
-            let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
-            Node { description: "switches a board".to_owned(), ..node }
-        };
+        Self::with(|tree| tree).await
+    }
+
+    /// The same, and three boards with a disk, the last of which is worn out.
+    pub(crate) async fn with_disks() -> Self {
         let disk = |board: &str, fails_at| {
             let config = actors::FakeFlasherConfig {
                 size: "64M".to_owned(),
@@ -230,13 +231,24 @@ impl Lab {
             Node::of("fake-flasher", actors::FakeFlasher::new(config).unwrap())
                 .with_label("board", board)
         };
+        Self::with(|tree| {
+            tree.with_child("disk", disk("a", None))
+                .with_child("disk2", disk("a", None))
+                .with_child("worn", disk("b", Some(1 << 20)))
+        })
+        .await
+    }
+
+    async fn with(more: impl FnOnce(Node) -> Node) -> Self {
+        let diary = Diary(Arc::new(watch::Sender::new(Vec::new())));
+        let relay = |rack: &str| {
+            let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
+            Node { description: "switches a board".to_owned(), ..node }
+        };
         let tree = Node::of("test-relay", Relay(diary.clone()))
-            .with_child("disk", disk("a", None))
-            .with_child("disk2", disk("a", None))
-            .with_child("worn", disk("b", Some(1 << 20)))
             .with_child("power", relay("1"))
             .with_child("spare", relay("2"));
-        let served = serve(tree).await.unwrap();
+        let served = serve(more(tree)).await.unwrap();
         let broker = LocalBroker::shared().await.unwrap();
         let Auth::Token(token) = broker.connect_settings().auth else { panic!("a token") };
         let (url, token) = (broker.url(), token.expose().to_owned());

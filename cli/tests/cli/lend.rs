@@ -15,7 +15,7 @@ fn image() -> Vec<u8> {
 
 #[tokio::test]
 async fn a_file_is_put_listed_and_removed() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_disks().await;
     let path = file(&lab, "disk.img", &image());
     let put = lab.run(&["put", &path, "-o", "json"]).await.json();
     assert_eq!((&put["name"], &put["bytes"]), (&"disk.img".into(), &3_000_000.into()));
@@ -39,7 +39,7 @@ async fn a_file_is_put_listed_and_removed() {
 
 #[tokio::test]
 async fn one_board_is_flashed_and_read_back() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_disks().await;
     let path = file(&lab, "disk.img", &image());
     let out = lab.run(&["flash", "local/disk", &path, "--verify"]).await.ok();
     assert!(out.starts_with("local/disk  verified  2.9 MiB  "), "{out}");
@@ -60,7 +60,7 @@ async fn one_board_is_flashed_and_read_back() {
 
 #[tokio::test]
 async fn many_boards_are_flashed_with_one_upload_and_each_has_its_line() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_disks().await;
     let path = file(&lab, "disk.img", &image());
     let one = lab.run(&["flash", "-l", "board=a", &path]).await.failed(2);
     assert!(one.contains("matches 2 drivers; add --all"), "{one}");
@@ -82,7 +82,7 @@ async fn many_boards_are_flashed_with_one_upload_and_each_has_its_line() {
 
 #[tokio::test]
 async fn what_cannot_be_flashed_is_said_before_anything_is() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_disks().await;
     let path = file(&lab, "disk.img", &image());
     let relay = lab.run(&["flash", "local/power", &path]).await.failed(2);
     assert!(relay.contains("takes no images"), "{relay}");
@@ -104,7 +104,7 @@ async fn what_cannot_be_flashed_is_said_before_anything_is() {
 
 #[tokio::test]
 async fn ctrl_c_stops_a_flash_and_the_board_is_free_again() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_disks().await;
     let mut endless = lab.command(&["flash", "local/disk", "-", "-o", "json"]);
     endless.stdin(std::process::Stdio::from(std::fs::File::open("/dev/zero").unwrap()));
     let flash = crate::lab::Running::start(&mut endless);

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::{
     fence::{Fence, Pass},
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Opened as JournalOpened},
     keeper::Keeper,
 };
 pub use self::{

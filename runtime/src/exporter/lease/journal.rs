@@ -47,13 +47,16 @@ pub(crate) struct Journal {
     _lock: File,
 }
 
+/// A journal, and what it says.
+pub(crate) type Opened = (Journal, Vec<Entry>);
+
 impl Journal {
     /// Opens the journal in `dir`, and reads what it says.
     ///
     /// # Errors
     ///
     /// [`JournalError`].
-    pub(crate) fn open(dir: &Path) -> Result<(Self, Vec<Entry>), JournalError> {
+    pub(crate) fn open(dir: &Path) -> Result<Opened, JournalError> {
         let path = dir.join("leases.journal");
         let fail = |source| JournalError::Io { file: path.clone(), source };
         fs::create_dir_all(dir).map_err(fail)?;
