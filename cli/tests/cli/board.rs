@@ -184,7 +184,7 @@ async fn see_its_screen(bench: &Bench) {
     let args = ["expect", "lab/board/console", &script, "--method", "watch"];
     let (seen, ()) = tokio::join!(bench.run(&args), page.types("say typed-in-a-browser\n"));
     seen.ok();
-    drop(page);
+    page.close().await;
     vnc.interrupt().await;
     assert_eq!(vnc.ended().await.code, Some(130));
 }

@@ -1,6 +1,6 @@
 //! A real browser without a window, driven by its DevTools protocol.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -17,13 +17,13 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 /// A browser on a busy machine takes its time to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A page in a browser. It ends when it is dropped.
+/// A page in a browser. It ends when it is dropped; [`close`](Self::close) leaves nothing behind.
 pub(crate) struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: String,
     asked: u64,
-    _browser: Child,
-    _profile: TempDir,
+    browser: Child,
+    profile: TempDir,
 }
 
 /// Where the browser is, if it is installed.
@@ -59,8 +59,7 @@ impl Browser {
         let address = devtools.split('/').nth(2).unwrap();
         let tcp = TcpStream::connect(address).await.unwrap();
         let (socket, _) = client_async(&devtools, tcp).await.unwrap();
-        let mut page =
-            Self { socket, session: String::new(), asked: 0, _browser: browser, _profile: profile };
+        let mut page = Self { socket, session: String::new(), asked: 0, browser, profile };
         let target = page.ask("Target.createTarget", json!({ "url": "about:blank" })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = page.ask("Target.attachToTarget", attach).await;
@@ -134,5 +133,20 @@ impl Browser {
     pub(crate) async fn screenshot(&mut self) -> Vec<u8> {
         let shot = self.ask("Page.captureScreenshot", json!({ "format": "png" })).await;
         BASE64.decode(shot["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// Ends the browser, and returns when nothing is left of it.
+    pub(crate) async fn close(mut self) {
+        let request = json!({ "id": 0, "method": "Browser.close" });
+        self.socket.send(Message::text(request.to_string())).await.unwrap();
+        timeout(PATIENCE, self.browser.wait()).await.expect("it ends").unwrap();
+        let profile = self.profile.path();
+        // Its helpers end a moment later, and write to the last.
+        let gone = async {
+            while fs::remove_dir_all(profile).is_err() && profile.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, gone).await.expect("its profile can be removed");
     }
 }
