@@ -202,7 +202,11 @@ impl Conn {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 BusError::TurnedAway(TurnedAway::Unknown)
             }
-            _ => BusError::Connect { server: servers.join(", "), source },
+            // Credentials that end in this moment are told of after the greeting, in words.
+            _ => match TurnedAway::read(&source.to_string()) {
+                Some(why) => BusError::TurnedAway(why),
+                None => BusError::Connect { server: servers.join(", "), source },
+            },
         })?;
         Ok(Self { nats, denials, proved })
     }

@@ -72,7 +72,8 @@ pub enum TurnedAway {
 }
 
 impl TurnedAway {
-    fn read(error: &str) -> Option<Self> {
+    /// What the broker said, if it is about who we are.
+    pub(super) fn read(error: &str) -> Option<Self> {
         let error = error.to_ascii_lowercase();
         if error.contains("authentication revoked") {
             Some(Self::Revoked)
