@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bus_schema::Fault;
 
 mod http;
+mod port;
 mod tftp;
 mod tree;
 

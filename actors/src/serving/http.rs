@@ -1,15 +1,8 @@
 //! An HTTP server of the exporter, for boot loaders and installers.
 
-use std::{
-    convert::Infallible,
-    io::SeekFrom,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, io::SeekFrom, path::PathBuf, sync::Arc, time::Duration};
 
-use bus_schema::{Describe, Fault, FaultKind, Interface, driver};
+use bus_schema::{Describe, Fault, Interface, driver};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::BoxBody};
@@ -31,7 +24,7 @@ use tokio::{
 };
 use tokio_util::io::ReaderStream;
 
-use super::{listen_at, tree::ServedTree};
+use super::{listen_at, port::Port, tree::ServedTree};
 
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 256;
@@ -44,15 +37,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 #[derive(Debug)]
 pub struct HttpServer {
     tree: Arc<ServedTree>,
-    at: SocketAddr,
-    running: Mutex<Option<Running>>,
-}
-
-#[derive(Debug)]
-struct Running {
-    at: SocketAddr,
-    /// Ends with this, and every connection with it.
-    serving: JoinSet<()>,
+    port: Port,
 }
 
 /// The configuration of an [`HttpServer`].
@@ -75,42 +60,25 @@ impl Default for HttpServerConfig {
     }
 }
 
-impl HttpServer {
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn at(&self) -> SocketAddr {
-        self.running().as_ref().map_or(self.at, |running| running.at)
-    }
-}
-
 #[driver(name = "http")]
 impl HttpServer {
     /// Begins to serve. Does nothing if it does already.
     #[export]
     async fn start(&self) -> Result<(), Fault> {
-        if self.running().is_some() {
+        if self.port.is_open() {
             return Ok(());
         }
-        let named = |error: &std::io::Error| {
-            Fault::new(FaultKind::Io, format_args!("cannot serve on {}: {error}", self.at))
-        };
-        let listener = TcpListener::bind(self.at).await.map_err(|error| named(&error))?;
-        let at = listener.local_addr().map_err(|error| named(&error))?;
-        let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, self.tree.clone()));
-        *self.running() = Some(Running { at, serving });
+        let listener =
+            TcpListener::bind(self.port.wanted()).await.map_err(|error| self.port.fault(error))?;
+        let at = listener.local_addr().map_err(|error| self.port.fault(error))?;
+        self.port.serve(at, accept(listener, self.tree.clone()));
         Ok(())
     }
 
     /// Ends serving, and frees the port.
     #[export]
     async fn stop(&self) -> Result<(), Fault> {
-        let running = self.running().take();
-        if let Some(mut running) = running {
-            running.serving.shutdown().await;
-        }
+        self.port.close().await;
         Ok(())
     }
 
@@ -118,21 +86,21 @@ impl HttpServer {
     #[export]
     #[method(concurrent)]
     async fn get_url(&self) -> String {
-        format!("http://{}", self.at())
+        format!("http://{}", self.port.at())
     }
 
     /// The address that it listens on.
     #[export]
     #[method(concurrent)]
     async fn get_host(&self) -> Option<String> {
-        Some(self.at().ip().to_string())
+        Some(self.port.at().ip().to_string())
     }
 
     /// The port that it listens on.
     #[export]
     #[method(concurrent)]
     async fn get_port(&self) -> u16 {
-        self.at().port()
+        self.port.at().port()
     }
 
     /// Puts a file in, to be served; gives the number of bytes.
@@ -299,7 +267,7 @@ impl DriverKind for HttpServer {
         };
         let at = listen_at(config.host.as_deref(), config.port)?;
         let tree = Arc::new(ServedTree::open(root, config.remove_created_on_close)?);
-        Ok(Self { tree, at, running: Mutex::default() })
+        Ok(Self { tree, port: Port::new(at) })
     }
 
     fn interfaces_of_kind() -> Vec<Arc<Interface>> {

@@ -1,18 +1,13 @@
 //! A TFTP server of the exporter, for boot loaders.
 
-use std::{
-    net::{SocketAddr, UdpSocket},
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::UdpSocket, path::PathBuf, sync::Arc};
 
 use async_tftp::server::TftpServerBuilder;
-use bus_schema::{Describe, Fault, FaultKind, Interface, driver};
+use bus_schema::{Describe, Fault, Interface, driver};
 use runtime::{DriverKind, Resource, Site};
 use serde::Deserialize;
-use tokio::task::JoinSet;
 
-use super::{listen_at, tree::ServedTree};
+use super::{listen_at, port::Port, tree::ServedTree};
 
 /// Blocks of one packet on an Ethernet. U-Boot does not put fragments together.
 const BLOCK_BYTES_MAX: u16 = 1468;
@@ -23,15 +18,7 @@ const WINDOW_MAX: u16 = 16;
 #[derive(Debug)]
 pub struct Tftp {
     tree: ServedTree,
-    at: SocketAddr,
-    running: Mutex<Option<Running>>,
-}
-
-#[derive(Debug)]
-struct Running {
-    at: SocketAddr,
-    /// Ends with this.
-    serving: JoinSet<()>,
+    port: Port,
 }
 
 /// The configuration of a [`Tftp`].
@@ -54,51 +41,33 @@ impl Default for TftpConfig {
     }
 }
 
-impl Tftp {
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn at(&self) -> SocketAddr {
-        self.running().as_ref().map_or(self.at, |running| running.at)
-    }
-}
-
 #[driver(name = "tftp")]
 impl Tftp {
     /// Begins to serve. Does nothing if it does already.
     #[export]
     async fn start(&self) -> Result<(), Fault> {
-        if self.running().is_some() {
+        if self.port.is_open() {
             return Ok(());
         }
-        let named = |error: &dyn std::fmt::Display| {
-            Fault::new(FaultKind::Io, format_args!("cannot serve on {}: {error}", self.at))
-        };
-        let socket = UdpSocket::bind(self.at).map_err(|error| named(&error))?;
-        let at = socket.local_addr().map_err(|error| named(&error))?;
+        let socket = UdpSocket::bind(self.port.wanted()).map_err(|error| self.port.fault(error))?;
+        let at = socket.local_addr().map_err(|error| self.port.fault(error))?;
         let server = TftpServerBuilder::with_dir_ro(self.tree.root())
             .and_then(|builder| builder.std_socket(socket))
-            .map_err(|error| named(&error))?;
+            .map_err(|error| self.port.fault(error))?;
         let server = server.block_size_limit(BLOCK_BYTES_MAX).window_size_limit(WINDOW_MAX);
-        let server = server.build().await.map_err(|error| named(&error))?;
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
+        let server = server.build().await.map_err(|error| self.port.fault(error))?;
+        self.port.serve(at, async move {
             if let Err(error) = server.serve().await {
                 tracing::error!(%error, "TFTP server ended");
             }
         });
-        *self.running() = Some(Running { at, serving });
         Ok(())
     }
 
     /// Ends serving, and frees the port.
     #[export]
     async fn stop(&self) -> Result<(), Fault> {
-        let running = self.running().take();
-        if let Some(mut running) = running {
-            running.serving.shutdown().await;
-        }
+        self.port.close().await;
         Ok(())
     }
 
@@ -106,14 +75,14 @@ impl Tftp {
     #[export]
     #[method(concurrent)]
     async fn get_host(&self) -> String {
-        self.at().ip().to_string()
+        self.port.at().ip().to_string()
     }
 
     /// The port that it listens on.
     #[export]
     #[method(concurrent)]
     async fn get_port(&self) -> u16 {
-        self.at().port()
+        self.port.at().port()
     }
 
     /// Puts a file in, to be served; gives the number of bytes.
@@ -163,7 +132,7 @@ impl DriverKind for Tftp {
         };
         let at = listen_at(config.host.as_deref(), config.port)?;
         let tree = ServedTree::open(root, config.remove_created_on_close)?;
-        Ok(Self { tree, at, running: Mutex::default() })
+        Ok(Self { tree, port: Port::new(at) })
     }
 
     fn interfaces_of_kind() -> Vec<Arc<Interface>> {
