@@ -9,5 +9,5 @@ mod taker;
 pub use deployment::{Deployment, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};
-pub use peer::Peer;
+pub use peer::{Peer, bare_call};
 pub use taker::{Taker, TakerBlocking, TakerClient, Took};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Subscriber};
 use bus_schema::{
-    ClientName, DriverId, ExporterName,
+    ClientName, DriverId, ExporterName, codec,
+    message::{Call, Form},
     subject::{DriverVerb, ExporterVerb, FromClient, Inbox, To},
 };
 use bytes::Bytes;
@@ -106,4 +107,19 @@ impl Peer {
 async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
     let message = tokio::time::timeout(PATIENCE, messages.next()).await?;
     message.ok_or_else(|| anyhow::anyhow!("the subscription has ended"))
+}
+
+/// A call without an id and without arguments, as anybody could write it.
+pub fn bare_call() -> Bytes {
+    codec::encode(&Call {
+        id: None,
+        attempt: 0,
+        age_ms: 0,
+        deadline_ms: 30_000,
+        done_below: 0,
+        epoch: None,
+        form: Form::Typed,
+        args: Bytes::from_static(&[0x90]),
+        parts: None,
+    })
 }

@@ -7,30 +7,15 @@ use std::time::Duration;
 use async_nats::{Client, HeaderMap};
 use bus_schema::{
     DriverId, Path, codec,
-    message::{Call, Form},
     permission::Role,
     subject::{DriverVerb, ExporterVerb, FromClient, To},
 };
-use bus_tests::{Deployment, TestDriver, settled};
+use bus_tests::{Deployment, TestDriver, bare_call, settled};
 use bytes::Bytes;
 
 use crate::{life, log};
 
 const GRACE: Duration = Duration::from_secs(10);
-
-fn count() -> Bytes {
-    codec::encode(&Call {
-        id: None,
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms: 30_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::from_static(&[0x90]),
-        parts: None,
-    })
-}
 
 /// The subject on which `client` counts at `bench`.
 fn counting(deployment: &Deployment, client: &str) -> anyhow::Result<String> {
@@ -111,7 +96,7 @@ async fn what_jetstream_is_made_to_publish_is_dropped_and_logged() -> anyhow::Re
     let target = scene.target.clone();
     // A call, stored under the only subject that the attacker's accomplice may write.
     let record = "jmp.v1.x.rogue.tree.0";
-    let stored = count();
+    let stored = bare_call();
     scene.rogue.publish_with_reply(record, "jmp.v1.ix.rogue.1.2".to_owned(), stored).await?;
     scene.settle().await?;
 
@@ -128,7 +113,7 @@ async fn what_jetstream_is_made_to_publish_is_dropped_and_logged() -> anyhow::Re
     scene.say(&scene.alice, get, &target, all).await?;
     scene.nothing_came_of_it("many at once").await?;
     // An acknowledgement goes where the publisher says.
-    scene.say(&scene.rogue, record, &target, count()).await?;
+    scene.say(&scene.rogue, record, &target, bare_call()).await?;
     scene.nothing_came_of_it("an acknowledgement").await?;
     assert!(scene.dropped("it has no reply subject") >= 5, "{}", log::all());
     scene.exporter.shutdown(GRACE).await?;
@@ -180,7 +165,7 @@ async fn an_exporter_is_lured_nowhere() -> anyhow::Result<()> {
         "$JS.API.STREAM.PURGE.jmp_registry",
     ];
     for lure in lures {
-        scene.say(&scene.alice, &own, lure, count()).await?;
+        scene.say(&scene.alice, &own, lure, bare_call()).await?;
         scene.say(&scene.alice, &ask, lure, codec::encode(&bus_schema::message::Ping {})).await?;
         scene.say(&scene.alice, "$SRV.PING", lure, "").await?;
         scene.nothing_came_of_it(lure).await?;

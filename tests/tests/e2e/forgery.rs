@@ -5,31 +5,16 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bus_schema::{
     ExporterName, codec,
-    message::{Ask, Call, Form, Reset, ResetCode},
+    message::{Ask, Call, Reset, ResetCode},
     subject::{DriverVerb, ExporterVerb, FromExporter, Streams, To},
 };
-use bus_tests::Lab;
-use bytes::Bytes;
+use bus_tests::{Lab, bare_call};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::calls::bench;
 
 const GRACE: Duration = Duration::from_secs(10);
-
-fn count() -> Bytes {
-    codec::encode(&Call {
-        id: None,
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms: 30_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::from_static(&[0x90]),
-        parts: None,
-    })
-}
 
 /// Whatever was sent before is dealt with when a call that was sent after it is answered.
 async fn settle(lab: &Lab, client: &str) -> anyhow::Result<()> {
@@ -52,13 +37,13 @@ async fn a_request_with_a_reply_that_is_not_its_clients_is_dropped() -> anyhow::
     ];
     for reply in &lured {
         let mut listening = peer.listen(reply).await?;
-        peer.send(&subject, Some(reply), None, count()).await?;
+        peer.send(&subject, Some(reply), None, bare_call()).await?;
         peer.nats.flush().await?;
         settle(&lab, "alice").await?;
         listening.unsubscribe().await?;
         assert!(listening.next().await.is_none(), "the exporter was lured to {reply}");
     }
-    peer.send(&subject, None, None, count()).await?; // nobody could be answered
+    peer.send(&subject, None, None, bare_call()).await?; // nobody could be answered
     peer.nats.flush().await?;
     settle(&lab, "alice").await?;
     assert_eq!(lab.counted(), Vec::<String>::new());
@@ -75,16 +60,16 @@ async fn what_jetstream_was_made_to_publish_is_dropped() -> anyhow::Result<()> {
     // A stored message as the body of somebody else's call: JetStream answers a direct get on
     // the subject that the asker names.
     let record = FromExporter::Tree("forger".parse()?, 0).under(&lab.root);
-    let stored = peer.request("alice", &record, count()).await?;
+    let stored = peer.request("alice", &record, bare_call()).await?;
     assert!(stored.payload.starts_with(b"{\"stream\""), "{stored:?}");
     let get = Streams::direct_get(&Streams::of(&lab.root).registry, &record);
     let mut wire = peer.listen(&subject).await?;
     peer.send(&get, Some(&subject), None, "").await?;
     let seen = wire.next().await.expect("a message");
-    assert!(seen.payload == count(), "the forgery is on its way");
+    assert!(seen.payload == bare_call(), "the forgery is on its way");
 
     // The acknowledgement of a publish, which is JSON.
-    peer.send(&record, Some(&subject), None, count()).await?;
+    peer.send(&record, Some(&subject), None, bare_call()).await?;
     let seen = wire.next().await.expect("a message");
     assert!(seen.payload.starts_with(b"{"), "{seen:?}");
 
@@ -92,7 +77,7 @@ async fn what_jetstream_was_made_to_publish_is_dropped() -> anyhow::Result<()> {
     let reply = peer.inbox("bob");
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Stream", "x");
-    peer.send(&subject, Some(&reply), Some(headers), count()).await?;
+    peer.send(&subject, Some(&reply), Some(headers), bare_call()).await?;
     peer.nats.flush().await?;
 
     settle(&lab, "bob").await?;
