@@ -61,13 +61,14 @@ pub(crate) async fn fanout(sides: &Sides) -> anyhow::Result<Row> {
 }
 
 /// Memory of a process with [`IDLE`] drivers that nobody calls, less that of one with a single
-/// driver, for each; beside bare subscriptions, counted alike.
+/// driver, for each; beside bare subscriptions, counted alike. Both are looked at when they are ready:
+/// the one with a single driver has served every other row since.
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
 pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
     let per_one = |many: u64, alone: u64| many.saturating_sub(alone) as f64 / IDLE as f64 / 1024.0;
     let bare = || async {
         let many = Peer::start(&sides.bench, PeerKind::FloorIdle).await?;
-        let figure = per_one(many.memory()?, sides.floor_peer.memory()?);
+        let figure = per_one(many.fresh_memory, sides.floor_peer.fresh_memory);
         Ok(Round { figure, operations: IDLE })
     };
     let slowest = std::cell::Cell::new(Duration::ZERO);
@@ -75,7 +76,7 @@ pub(crate) async fn memory(sides: &Sides) -> anyhow::Result<Row> {
         let began = Instant::now();
         let many = Peer::start(&sides.bench, PeerKind::Idle).await?;
         slowest.set(slowest.get().max(began.elapsed()));
-        let figure = per_one(many.memory()?, sides.bus_peer.memory()?);
+        let figure = per_one(many.fresh_memory, sides.bus_peer.fresh_memory);
         Ok(Round { figure, operations: IDLE })
     };
     let row = measure(

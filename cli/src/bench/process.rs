@@ -53,6 +53,8 @@ impl PeerKind {
 /// The responder of one side: another process. Gone when dropped.
 pub(crate) struct Peer {
     process: Child,
+    /// Resident memory when it was ready, in bytes: what it did since may have left more.
+    pub(crate) fresh_memory: u64,
 }
 
 impl Peer {
@@ -75,22 +77,23 @@ impl Peer {
             "the {} peer did not start",
             kind.as_str()
         );
-        Ok(Self { process })
+        let fresh_memory = memory_of(&process)?;
+        Ok(Self { process, fresh_memory })
     }
 
     /// CPU time that the peer has spent.
     fn cpu(&self) -> Duration {
         self.process.id().map_or(Duration::ZERO, |pid| cpu_of(&pid.to_string(), OWN))
     }
+}
 
-    /// Resident memory of the peer, in bytes.
-    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let pid = self.process.id().context("the peer has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: u64 = line.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
-    }
+/// Resident memory of a process, in bytes.
+fn memory_of(process: &Child) -> anyhow::Result<u64> {
+    let pid = process.id().context("the peer has ended")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.context("VmRSS")?.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
 }
 
 /// Whose CPU time counts as that of a row's requester.
