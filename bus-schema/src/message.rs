@@ -1,5 +1,7 @@
 //! What is said: every message of the wire. PROTOCOL.md says when.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -346,4 +348,26 @@ pub enum ResetCode {
     /// A reason of a newer version.
     #[serde(other)]
     Other,
+}
+
+impl ResetCode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Fault => "fault",
+            Self::NoStream => "no-stream",
+            Self::Protocol => "protocol",
+            Self::ShuttingDown => "shutting-down",
+            Self::LeaseEnded => "lease-ended",
+            Self::Silent => "silent",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for ResetCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

@@ -5,10 +5,7 @@ use std::{fmt, future::poll_fn, marker::PhantomData, sync::Arc};
 use bus_schema::{Failure, Fault, FaultKind, RawItems, encode_value, limits::ITEM_BYTES_MAX};
 use serde::Serialize;
 
-use super::{
-    PipeEnd,
-    byte_stream::{StreamError, foreign},
-};
+use super::{PipeEnd, StreamError, foreign};
 
 /// Where a streaming call's items go. `send` waits while the caller is slow.
 pub struct Items<T> {

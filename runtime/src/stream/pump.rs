@@ -10,7 +10,7 @@ use bus_schema::{
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chunk, PipeEnd, byte_stream::Next, switchboard::Switchboard};
+use super::{Chunk, PipeEnd, pipe_end::Next, switchboard::Switchboard};
 use crate::bus::{BusError, Conn};
 
 /// A peer that is behind is given this long before it is asked again: the data may be on its way.

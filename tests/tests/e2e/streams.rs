@@ -96,14 +96,14 @@ async fn a_reset_is_no_end_at_either_side() -> anyhow::Result<()> {
     stream.write_all(b"half of it").await?;
     stream.flush().await?;
     stream.reset("changed my mind");
-    driver.events.happened("broken: the stream was reset (Cancelled): changed my mind").await;
+    driver.events.happened("broken: the stream was reset (cancelled): changed my mind").await;
     // By the client, which just drops it.
     let mut stream = bench.measure().await?;
     stream.write_all(b"half of it").await?;
     drop(stream);
     driver
         .events
-        .happened("broken: the stream was reset (Cancelled): dropped before its end")
+        .happened("broken: the stream was reset (cancelled): dropped before its end")
         .await;
     // By the driver, whose method fails.
     let mut stream = bench.break_off().await?;
