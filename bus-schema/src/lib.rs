@@ -57,7 +57,7 @@ pub use serve::{
     RawPipe, RawResource, Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
-pub use value::{Value, ValueError};
+pub use value::{Value, ValueError, plainly};
 
 #[doc(hidden)]
 pub mod __private {

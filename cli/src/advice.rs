@@ -191,7 +191,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
             (2, "name the right ones with --creds, or leave --as out; see `jmp-bus whoami`")
         }
         CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
-        CliError::Usage(_) => (2, "see `jmp-bus help COMMAND`"),
+        CliError::Usage(_) => (2, "--help shows how the command is used"),
         CliError::NoBroker => {
             (15, "give --server or set NATS_URL; or start one of your own with `jmp-bus dev`")
         }
@@ -450,7 +450,7 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
         (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
-            eprintln!("jmp-bus: {error}");
+            eprintln!("jmp-bus: {}", said(error));
             if !hint.is_empty() {
                 eprintln!("hint: {hint}");
             }
@@ -459,11 +459,25 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// An error, and the reasons behind it that it does not say itself.
+pub(crate) fn said(error: &CliError) -> String {
+    let mut said = error.to_string();
+    let mut reason = std::error::Error::source(error);
+    while let Some(error) = reason {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        reason = error.source();
+    }
+    said
+}
+
 /// An error for programs.
 pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
     let (code, hint) = advice(error);
     let mut object = json!({
-        "error": error.to_string(),
+        "error": said(error),
         "exit_code": code,
         "may_have_acted": error.may_have_acted(),
     });

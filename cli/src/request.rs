@@ -14,9 +14,19 @@ use crate::{advice::CliError, held::HeldLeases, lending::plain};
 pub(crate) struct Asked {
     /// The driver: `exporter/child`, `@place/role`, or its UUID.
     pub(crate) target: Target,
-    /// Give up after this time instead of the method's own: `10s`, `2m`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Give up after this time instead of the method's own: `10s`, `2m`. What goes on, such as a
+    /// stream, has to begin within it.
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
+}
+
+/// A deadline that somebody typed.
+pub(crate) fn deadline(typed: &str) -> Result<Duration, String> {
+    let right = "a time of a millisecond or more: 10s, 2m, 500ms";
+    match humantime::parse_duration(typed) {
+        Ok(span) if span >= Duration::from_millis(1) => Ok(span),
+        _ => Err(format!("expected {right}")),
+    }
 }
 
 impl Asked {
@@ -43,9 +53,8 @@ impl Asked {
             .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
         match found {
             Some(found) => {
-                let address = found.address();
-                let driver = client.driver_by_id(found.exporter, found.record.id);
-                let driver = match address {
+                let driver = client.driver_found(&found);
+                let driver = match found.address() {
                     Ok(address) => Self::held(driver, &address),
                     Err(_) => driver,
                 };
@@ -80,7 +89,7 @@ impl Asked {
         let driver = match (direct, &found) {
             // A driver may have a UUID of its own.
             (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
-            (_, Some(found)) => client.driver_by_id(found.exporter.clone(), found.record.id),
+            (_, Some(found)) => client.driver_found(found),
             (Some(direct), None) if is_unheard_of(client, &target).await => direct,
             _ => return Err(not_found(client, &target).await),
         };
