@@ -1,6 +1,10 @@
 //! Where results go: the only place that writes to stdout. What is no result goes to stderr.
 
-use std::{fmt, future::Future, io::IsTerminal as _};
+use std::{
+    fmt,
+    future::Future,
+    io::{IsTerminal as _, Write as _},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rustix::{
@@ -110,7 +114,8 @@ impl Output {
     /// A line that is no result, for people, to stderr.
     pub(crate) fn note(self, text: impl fmt::Display) {
         if !self.quiet {
-            eprintln!("jmp-bus: {text}");
+            // Whoever read it may have left.
+            let _ = writeln!(std::io::stderr(), "jmp-bus: {text}");
         }
     }
 }

@@ -37,7 +37,7 @@ impl Asked {
         client: &Client,
         ask: impl AsyncFn(DriverRef) -> Result<T, CallError>,
     ) -> Result<T, CliError> {
-        let target = client.settle(&self.target).await?;
+        let target = self.settle(client).await?;
         let direct = match &target {
             Target::Address(address) => Some(Self::held(client.driver(address), address)),
             Target::Id(_) | Target::Place(_) => None,
@@ -75,7 +75,7 @@ impl Asked {
         client: &Client,
     ) -> Result<(DriverRef, Option<Found>), CliError> {
         const PATIENCE: Duration = Duration::from_secs(2);
-        let target = client.settle(&self.target).await?;
+        let target = self.settle(client).await?;
         let direct = match &target {
             Target::Id(_) | Target::Place(_) => None,
             Target::Address(address) => {
@@ -104,6 +104,18 @@ impl Asked {
             None => driver,
         };
         Ok((self.in_time(driver), found))
+    }
+
+    /// The target without a place. Inside of `jmp-bus run @place` the place is what was leased: if
+    /// an admin has put another driver into the role since, nobody meant that one.
+    async fn settle(&self, client: &Client) -> Result<Target, CliError> {
+        let target = client.settle(&self.target).await?;
+        if let (Target::Place(of), Target::Address(address)) = (&self.target, &target)
+            && HeldLeases::of_environment().lacks(&of.place, address)
+        {
+            return Err(CliError::PlaceChanged { of: of.clone(), now: address.clone() });
+        }
+        Ok(target)
     }
 
     /// What an error of copying to or from a stream of the driver means.

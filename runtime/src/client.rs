@@ -30,7 +30,7 @@ pub use self::{
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
-    lease::{Lease, LeaseError, LeaseRequest},
+    lease::{Lease, LeaseError, LeaseRequest, PlaceLease},
     open::StartedCall,
 };
 use crate::{
