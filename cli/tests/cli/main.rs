@@ -17,6 +17,7 @@ mod local;
 mod look;
 mod pipes;
 mod place;
+mod run;
 mod serve;
 mod ssh;
 mod stream;
