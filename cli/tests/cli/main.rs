@@ -21,3 +21,4 @@ mod run;
 mod serve;
 mod ssh;
 mod stream;
+mod watch;

@@ -4,11 +4,12 @@ use std::{
     fs::File,
     io::Write as _,
     path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use runtime::Exporter;
-use tokio::process::Command;
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::lab::{Lab, Running, terminal};
 
@@ -60,6 +61,39 @@ async fn a_job_that_is_killed_frees_its_board_and_takes_its_processes_with_it() 
 }
 
 #[tokio::test]
+async fn a_holder_that_sleeps_past_its_deadline_is_refused_on_return_and_told_why() {
+    let lab = Lab::start().await;
+    let board = lab.exporter("board").await;
+    let call = format!("{} call board/power on", env!("CARGO_BIN_EXE_jmp-bus"));
+    let script = format!("echo $$; read go; {call} 2>&1; echo ended with $?; sleep 1000");
+    let mut command = lab.command(&["run", "board", "--for", "2s", "--", "sh", "-c", &script]);
+    let mut job = Running::start(command.stdin(Stdio::piped()));
+    let shell = job.line().await;
+    job.signal("-STOP").await;
+    // The next one has it as soon as the time is over, whether or not the holder knows.
+    lab.run(&["--as", "bob", "lease", "acquire", "board", "--wait=25s"]).await.ok();
+
+    job.child.stdin.take().unwrap().write_all(b"\n").await.unwrap();
+    let refused = job.line().await;
+    assert!(
+        refused.contains("board/power refused") && refused.contains("leased by bob"),
+        "{refused}"
+    );
+    let mut said = job.line().await;
+    while said.starts_with("hint") {
+        said = job.line().await;
+    }
+    assert_eq!(said, "ended with 12");
+    job.signal("-CONT").await;
+    let ended = job.ended().await;
+    assert_eq!(ended.code, Some(23), "{ended:?}");
+    assert!(ended.err.contains("the lease on board was lost: expired"), "{ended:?}");
+    gone(&shell).await;
+    board.shutdown(GRACE).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_job_that_is_told_to_stop_may_clean_up_and_frees_its_board_at_once() {
     let lab = Lab::start().await;
     let board = board(&lab).await;
@@ -83,7 +117,7 @@ fn at_terminal(lab: &Lab, terminal: File, script: &str) -> Running {
     command.arg("--ctty").arg(run.get_program()).args(run.get_args()).env_clear();
     command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("PATH", "/usr/bin:/bin").stdin(terminal);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(command.kill_on_drop(true))
 }
 
