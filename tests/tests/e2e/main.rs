@@ -19,3 +19,4 @@ mod outage;
 mod record;
 mod second_client;
 mod streams;
+mod tasks;
