@@ -37,7 +37,7 @@ async fn waited_for(client: &Client) -> anyhow::Result<Lease> {
 
 /// Who a call of somebody else is refused for.
 async fn fenced_for(lab: &Lab, client: &Client) -> String {
-    match lab.bench(client).count().await.unwrap_err() {
+    match lab.bench(client).count().await.expect_err("it is leased") {
         CallError::Refused { refusal, .. } if refusal.code == RefusalCode::NotLeased => {
             refusal.holder.map(|holder| holder.to_string()).unwrap_or_default()
         }
