@@ -167,6 +167,9 @@ async fn what_cannot_be_written_down_is_not_granted_until_it_can() -> anyhow::Re
         }
     };
     assert!(refusal.text.contains("leases.journal"), "{refusal}");
+    while bob.board(&exporter()).await?.units[0].state != UnitState::Free {
+        tokio::task::yield_now().await; // made safe first
+    }
     lab.bench(&bob).count().await?; // nobody has it: it is not half granted
 
     let pid = process.id().expect("it runs").to_string();
