@@ -31,6 +31,7 @@ messages! {
     0x05 Cancel "cancel",
     0x06 Ping "ping",
     0x07 Pong "pong",
+    0x08 Replies "replies",
     0x10 Open "open",
     0x11 Opened "opened",
     0x13 Ack "ack",
@@ -68,6 +69,9 @@ pub struct Call {
     /// How the arguments are written.
     #[serde(default, skip_serializing_if = "is_default")]
     pub form: Form,
+    /// Whether the reply may come together with others, in [`Replies`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub together: bool,
     /// The arguments: a MessagePack array. Empty if they follow in parts.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub args: Bytes,
@@ -110,6 +114,14 @@ pub struct Parts {
 pub struct Reply {
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// Replies to several calls of one client process, in one message. It goes to the reply subject of
+/// one of them; the others' differ from that in the last token only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Replies {
+    /// The last token of each one's reply subject, and the [`Reply`] as it would go there.
+    pub replies: Vec<(String, Bytes)>,
 }
 
 /// How a call ended.
