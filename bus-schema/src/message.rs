@@ -80,6 +80,23 @@ pub struct Call {
     pub parts: Option<Parts>,
 }
 
+impl Default for Call {
+    fn default() -> Self {
+        Self {
+            id: None,
+            attempt: 0,
+            age_ms: 0,
+            deadline_ms: deadline_ms(),
+            done_below: 0,
+            epoch: None,
+            form: Form::default(),
+            together: false,
+            args: Bytes::new(),
+            parts: None,
+        }
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -202,3 +202,31 @@ pub(crate) async fn post(core: Arc<Core>) {
         core.publish_all(&mut core.outbox.take()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(to: &str, together: bool, bytes: usize) -> Letter {
+        let to = ReplyTo { subject: to.into(), together };
+        Letter { to, message: vec![0; bytes].into(), error: None }
+    }
+
+    #[test]
+    fn what_goes_together_is_of_one_inbox_and_fits() {
+        let mut letters = vec![
+            letter("jmp.v1.i.bob.1.a", true, 10),
+            letter("jmp.v1.i.bob.1.b", true, 10),
+            letter("jmp.v1.i.bob.2.c", true, 10),
+        ];
+        assert_eq!(fitting(&letters, 1000), 2);
+        assert_eq!(fitting(&letters, 60), 1);
+        assert_eq!(fitting(&letters, 0), 1, "it goes by itself");
+        letters[1].to.together = false;
+        assert_eq!(fitting(&letters, 1000), 1);
+        assert_eq!(fitting(&letters[1..], 1000), 1);
+        letters[1] = letter("jmp.v1.i.bob.1.b", true, 10);
+        letters[1].error = Some((429, "busy".to_owned()));
+        assert_eq!(fitting(&letters, 1000), 1, "a message has one set of headers");
+    }
+}

@@ -67,14 +67,9 @@ async fn a_peer_that_never_sent_what_it_says_it_sent_is_asked_once_a_second() ->
 fn call_in_parts(counter: u64, stream: StreamId) -> Bytes {
     codec::encode(&Call {
         id: Some(CallId { session: SESSION, counter }),
-        attempt: 0,
-        age_ms: 0,
         deadline_ms: 60_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::new(),
         parts: Some(Parts { stream, bytes: 100 }),
+        ..Call::default()
     })
 }
 
