@@ -115,7 +115,7 @@ impl FromStr for Path {
 }
 
 /// A driver by name: `exporter/child/child`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// The exporter.
     pub exporter: ExporterName,

@@ -8,9 +8,9 @@ use serde::Deserialize as _;
 
 use crate::{
     Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
-    Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, Leased, Lent,
-    LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session, Sha256,
-    StreamId, Target, TicketId, TreeRecord, Type, Value, Variant,
+    Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, LeaseTarget, Leased,
+    Lent, LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session,
+    Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{
         Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
@@ -157,7 +157,7 @@ pub fn addresses(bytes: &[u8]) {
         let written = selector.to_string();
         assert_eq!(written.parse(), Ok(selector));
     }
-    let _ = (text.parse::<Path>(), text.parse::<Target>());
+    let _ = (text.parse::<Path>(), text.parse::<LeaseTarget>());
 }
 
 /// Names and ids.

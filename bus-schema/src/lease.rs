@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientName, DriverId, Incarnation, Path, Refusal, TicketId, fault::words};
+use crate::{ClientName, DriverId, Incarnation, Path, PlaceName, Refusal, TicketId, fault::words};
 
 /// A client's word about a lease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,8 @@ pub enum LeaseAction {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         revoke: bool,
     },
-    /// Show everything that can be leased here, and who has it. Answered with a [`Board`].
+    /// Show everything that can be leased here, and who has it; and which subtree the driver at
+    /// `path` is leased with. Answered with a [`Board`].
     Status,
 }
 
@@ -87,6 +88,9 @@ pub struct Acquire {
     /// The lease goes on to its deadline without signs of life.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// The place that it is leased as a part of: for people, and for who gives the place back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceName>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -148,6 +152,9 @@ pub struct Held {
     /// The hook before it still runs: calls are refused until it has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub starting: bool,
+    /// The place that it was leased as a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceName>,
 }
 
 words! {
@@ -199,6 +206,9 @@ pub struct Board {
     pub required: bool,
     /// Each subtree that can be leased apart, the rest of the tree first.
     pub units: Vec<BoardUnit>,
+    /// The subtree of the driver that was asked about, in an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Path>,
     /// Subtrees that found no room in the message.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more: u64,

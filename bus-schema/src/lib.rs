@@ -49,7 +49,7 @@ pub use lease::{
 };
 pub use log::{Level, LogLine, LogLines, LogSource};
 pub use name::{ClientName, ExporterName, MethodName, NameError, PlaceName, RoleName, Root};
-pub use place::{Place, PlaceRef, Roles};
+pub use place::{LeaseTarget, Place, PlaceRef, Roles};
 pub use record::{DriverRecord, InterfaceDigest, Presence, State, TreeRecord};
 pub use resource::{BlockPart, Coding, Lent, LentFrom, LentUrl, Manifest, Packing, Sha256, Sink};
 pub use serve::{
@@ -57,7 +57,7 @@ pub use serve::{
     RawPipe, RawResource, Serve, Serving, block, encode_value, refuse_method,
 };
 pub use signature::{Describe, Field, Interface, Kind, Method, Type, Variant};
-pub use value::{Value, ValueError};
+pub use value::{Value, ValueError, plainly};
 
 #[doc(hidden)]
 pub mod __private {

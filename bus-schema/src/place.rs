@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize, Serializer, de};
 
 use crate::{
-    Address, AddressError, Path, PlaceName, RoleName, codec::Message, limits::PLACE_ROLES_MAX,
+    Address, AddressError, Path, PlaceName, RoleName, Target, codec::Message,
+    limits::PLACE_ROLES_MAX,
 };
 
 /// A place, as its record has it.
@@ -128,6 +129,35 @@ impl FromStr for PlaceRef {
     }
 }
 
+/// What a person may write where boards are leased: a driver of one, or a whole place as `@place`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseTarget {
+    /// The board of this driver.
+    Driver(Target),
+    /// The boards of all drivers of a place.
+    Place(PlaceName),
+}
+
+impl fmt::Display for LeaseTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver(target) => target.fmt(f),
+            Self::Place(place) => write!(f, "@{place}"),
+        }
+    }
+}
+
+impl FromStr for LeaseTarget {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text.strip_prefix('@') {
+            Some(place) if !place.contains('/') => Ok(Self::Place(place.parse()?)),
+            _ => text.parse().map(Self::Driver),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +169,18 @@ mod tests {
         }
         for bad in ["@", "@rpi", "@rpi/", "@rpi/A", "@R/x", "@rpi/x/", "@rpi//x"] {
             assert!(bad.parse::<PlaceRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_leased_is_a_driver_s_board_or_a_place() {
+        let target = |text: &str| text.parse::<LeaseTarget>();
+        assert_eq!(target("@rpi"), Ok(LeaseTarget::Place("rpi".parse().unwrap())));
+        for text in ["@rpi", "@rpi/power", "bench/a", "46e2614d-07d8-525a-b071-50c87f710bad"] {
+            assert_eq!(target(text).unwrap().to_string(), text);
+        }
+        for bad in ["", "@", "@RPI", "@@rpi", "@rpi/", "Bench"] {
+            assert!(target(bad).is_err(), "{bad}");
         }
     }
 }

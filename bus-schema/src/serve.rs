@@ -18,7 +18,8 @@ use rmp_serde::decode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Failure, Fault, Interface, Kind, Lent, Method, Refusal, RefusalCode, Value, limits::DEPTH_MAX,
+    Failure, Fault, Interface, Kind, Lent, Method, Refusal, RefusalCode, Type, Value,
+    limits::DEPTH_MAX, plainly,
 };
 
 /// The future of one served operation. It owns what it needs, so that it can be a task.
@@ -167,7 +168,7 @@ impl Args {
         }
         let mut de = rmp_serde::Deserializer::from_read_ref(rest);
         de.set_max_depth(DEPTH_MAX);
-        Ok(ArgReader { method, de, at: 0, count })
+        Ok(ArgReader { method, values: rest, de, at: 0, count })
     }
 }
 
@@ -192,6 +193,8 @@ fn bad_arguments(method: &Method, problem: impl fmt::Display) -> Refusal {
 #[derive(Debug)]
 pub struct ArgReader<'a> {
     method: &'a Method,
+    /// All of the arguments, to say what is wrong with one.
+    values: &'a [u8],
     de: rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'a, [u8]>>,
     at: usize,
     count: usize,
@@ -236,11 +239,26 @@ impl ArgReader<'_> {
             // After an error rmp-serde's count of the depth is off: read on in a byte that is
             // no value.
             self.de = rmp_serde::Deserializer::from_read_ref(&[0xc1]);
-            bad_arguments(
-                self.method,
-                format_args!("argument {} ({}) is no {}: {error}", self.at, param.name, param.ty),
-            )
+            let problem = self.problem(&param.ty, &error);
+            let name = &param.name;
+            bad_arguments(self.method, format_args!("argument {} ({name}): {problem}", self.at))
         })
+    }
+
+    /// What is wrong with the argument that was not decoded.
+    fn problem(&self, ty: &Type, error: &decode::Error) -> String {
+        let mut de = rmp_serde::Deserializer::from_read_ref(self.values);
+        de.set_max_depth(DEPTH_MAX);
+        let values = (0..self.at).map(|_| Value::deserialize(&mut de));
+        let value = values.last().expect("an argument was read");
+        let misfit = value.map(|value| value.misfit(ty));
+        match misfit {
+            Ok(Some(misfit)) => misfit.to_string(),
+            // The driver's own type is narrower than that of the wire.
+            Ok(None) => plainly(&error.to_string()),
+            Err(decode::Error::DepthLimitExceeded) => format!("nested deeper than {DEPTH_MAX}"),
+            Err(_) => format!("expected {ty}, got bytes that are no value of MessagePack"),
+        }
     }
 
     /// Ends the reading.

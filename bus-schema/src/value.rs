@@ -1,6 +1,7 @@
 //! A value whose type is known only at run time, and its MessagePack, JSON and typed-word forms.
 
 mod json;
+mod misfit;
 mod msgpack;
 
 use std::{
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use serde_json::Value as Json;
 
 use self::json::{any_from_json, from_json, lent_from_text, show_duration, show_timestamp};
+pub use self::misfit::plainly;
 use crate::{Type, Variant};
 
 /// Any value of the wire, as MessagePack has it. Maps keep their order.

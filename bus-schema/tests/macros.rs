@@ -217,12 +217,12 @@ fn an_argument_that_was_left_out_has_its_default() {
 fn wrong_arguments_are_refused_with_the_signature() {
     for (method, args, problem) in [
         ("echo", &b"\x90"[..], "argument \"text\" is missing"),
-        ("echo", b"\x91\x05", "argument 1 (text) is no text"),
-        ("echo", b"\x92\xa1x\xff", "argument 2 (times) is no u64"),
+        ("echo", b"\x91\x05", "argument 1 (text): expected text, got 5"),
+        ("echo", b"\x92\xa1x\xff", "argument 2 (times): expected u64, got -1"),
         ("echo", b"\x93\xa1x\x01\x01", "takes 2 argument(s), got 3"),
         ("echo", b"\x91\xa1x\x00", "there are bytes after the arguments"),
         ("echo", b"\xa1x", "arguments are an array"),
-        ("echo", b"\x92\xa1x", "argument 2 (times) is no u64"),
+        ("echo", b"\x92\xa1x", "argument 2 (times): expected u64, got bytes that are no value"),
         ("off", b"\x90\xc0", "there are bytes after the arguments"),
     ] {
         let refusal = refused(call(method, args));

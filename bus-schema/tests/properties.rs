@@ -9,8 +9,8 @@ use bus_schema::{
     Acquire, AdminAction, AdminAsk, Administered, Board, BoardUnit, CallId, ClientName, DriverId,
     DriverRecord, Event, EventKind, Fault, FaultKind, Field, Held, Incarnation, Interface,
     InterfaceDigest, Kind, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, Level, LogLine,
-    LogLines, Method, Path, Place, Presence, Refusal, RefusalCode, Session, State, StreamId,
-    TicketId, TreeRecord, Type, UnitState, Value, Waiter,
+    LogLines, Method, Path, Place, PlaceName, Presence, Refusal, RefusalCode, Session, State,
+    StreamId, TicketId, TreeRecord, Type, UnitState, Value, Waiter,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
@@ -74,6 +74,10 @@ fn client() -> impl Strategy<Value = ClientName> {
     "[a-z0-9][a-z0-9_-]{0,63}".prop_map(|name| name.parse().unwrap())
 }
 
+fn place_name() -> impl Strategy<Value = PlaceName> {
+    "[a-z0-9][a-z0-9_-]{0,63}".prop_map(|name| name.parse().unwrap())
+}
+
 fn ticket() -> impl Strategy<Value = TicketId> {
     any::<u128>().prop_map(TicketId)
 }
@@ -87,13 +91,14 @@ fn uuid() -> impl Strategy<Value = DriverId> {
 }
 
 fn acquire() -> impl Strategy<Value = Acquire> {
-    (any::<[u64; 3]>(), any::<[bool; 2]>()).prop_map(
-        |([duration_ms, wait_ms, priority], [confirm, detached])| Acquire {
+    (any::<[u64; 3]>(), any::<[bool; 2]>(), of(place_name())).prop_map(
+        |([duration_ms, wait_ms, priority], [confirm, detached], place)| Acquire {
             duration_ms,
             wait_ms,
             priority,
             confirm,
             detached,
+            place,
         },
     )
 }
@@ -115,8 +120,8 @@ fn lease_action() -> impl Strategy<Value = LeaseAction> {
 
 fn held() -> impl Strategy<Value = Held> {
     let numbers = (any::<u64>(), any::<u64>(), of(any::<u64>()), any::<bool>());
-    (path(), client(), vec(client(), 0..3), numbers).prop_map(
-        |(path, holder, allowed, (epoch, left_ms, keep_alive_ms, starting))| Held {
+    (path(), client(), vec(client(), 0..3), numbers, of(place_name())).prop_map(
+        |(path, holder, allowed, (epoch, left_ms, keep_alive_ms, starting), place)| Held {
             epoch,
             path,
             holder,
@@ -124,6 +129,7 @@ fn held() -> impl Strategy<Value = Held> {
             left_ms,
             keep_alive_ms,
             starting,
+            place,
         },
     )
 }
@@ -428,7 +434,8 @@ proptest! {
         survives(&AdminAsk { path, driver, action: AdminAction::Kick { reason, ticket } })?;
         survives(&administered)?;
         let (incarnation, required, units, more) = board;
-        survives(&Board { incarnation, required, units, more })?;
+        let at = units.first().map(|unit: &BoardUnit| unit.path.clone());
+        survives(&Board { incarnation, required, units, at, more })?;
     }
 
     #[test]

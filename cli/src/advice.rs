@@ -7,7 +7,7 @@ use std::{borrow::Cow, io, process::ExitCode};
 #[cfg(feature = "ssh")]
 use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
-use bus_schema::{Refusal, RefusalCode, message::ResetCode};
+use bus_schema::{Address, PlaceRef, Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
     LendError, PlaceError, SettingsError, ShutdownError, TurnedAway,
@@ -100,6 +100,9 @@ pub(crate) enum CliError {
     /// The command that `run` or `shell` ran ended like this, and has said why.
     #[error("the command ended with {0}")]
     Ended(u8),
+    /// The place is leased, and a role of it is a driver now that is not.
+    #[error("{of} is {now} now, which was no part of @{} when it was leased", of.place)]
+    PlaceChanged { of: PlaceRef, now: Address },
     #[error("the lease on {address} was lost: {why}")]
     LeaseLost { address: String, why: String },
     #[error("interrupted")]
@@ -188,7 +191,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
             (2, "name the right ones with --creds, or leave --as out; see `jmp-bus whoami`")
         }
         CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
-        CliError::Usage(_) => (2, "see `jmp-bus help COMMAND`"),
+        CliError::Usage(_) => (2, "--help shows how the command is used"),
         CliError::NoBroker => {
             (15, "give --server or set NATS_URL; or start one of your own with `jmp-bus dev`")
         }
@@ -217,6 +220,9 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Show(_) => (1, "this is a bug of jmp-bus"),
         CliError::NobodyReads => (141, ""),
         CliError::Ended(code) => (*code, ""),
+        CliError::PlaceChanged { .. } => {
+            (12, "lease the place anew, or use the driver that was leased by its address")
+        }
         CliError::LeaseLost { .. } => (23, "see `jmp-bus events` for who ended it"),
         CliError::Interrupted(Signal::Interrupt) => (130, ""),
         CliError::Interrupted(Signal::Terminate) => (143, ""),
@@ -321,6 +327,8 @@ fn of_lease(error: &LeaseError) -> Advice {
             (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
         }
         LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        LeaseError::Place(error) => return of_place(error),
+        LeaseError::Role { error, .. } => return of_lease(error),
         LeaseError::TimedOut { .. } => (22, "wait longer, or see `jmp-bus lease queue`"),
         LeaseError::Ended { .. } => (23, "see `jmp-bus events` for who ended it"),
         LeaseError::Silent { .. } => {
@@ -442,7 +450,7 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
         (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
         (_, Format::Json) => eprintln!("{}", as_json(error)),
         (_, Format::Table | Format::Raw) => {
-            eprintln!("jmp-bus: {error}");
+            eprintln!("jmp-bus: {}", said(error));
             if !hint.is_empty() {
                 eprintln!("hint: {hint}");
             }
@@ -451,11 +459,25 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// An error, and the reasons behind it that it does not say itself.
+pub(crate) fn said(error: &CliError) -> String {
+    let mut said = error.to_string();
+    let mut reason = std::error::Error::source(error);
+    while let Some(error) = reason {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        reason = error.source();
+    }
+    said
+}
+
 /// An error for programs.
 pub(crate) fn as_json(error: &CliError) -> serde_json::Value {
     let (code, hint) = advice(error);
     let mut object = json!({
-        "error": error.to_string(),
+        "error": said(error),
         "exit_code": code,
         "may_have_acted": error.may_have_acted(),
     });

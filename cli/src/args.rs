@@ -1,6 +1,6 @@
 //! The command line, but for what single commands add to it.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use bus_schema::{ClientName, Root};
 use clap::{ArgAction, ValueEnum};
@@ -155,6 +155,23 @@ impl Global {
     }
 }
 
+/// Whether a command line that cannot be read asks for JSON all the same.
+pub(crate) fn wants_json(args: impl IntoIterator<Item = OsString>) -> bool {
+    let mut said = None;
+    for arg in args {
+        let arg = arg.to_string_lossy();
+        match arg.as_ref() {
+            "--" => return false,
+            "json" if said.as_deref().is_some_and(|said| matches!(said, "-o" | "--output")) => {
+                return true;
+            }
+            "-ojson" | "-o=json" | "--output=json" => return true,
+            _ => said = Some(arg.into_owned()),
+        }
+    }
+    false
+}
+
 /// A user's name as the name of a client: `Ann.Lee@lab` is `ann-lee-lab`.
 fn as_name(user: &str) -> String {
     let plain = |c: char| match c.to_ascii_lowercase() {
@@ -183,6 +200,17 @@ mod tests {
     #[test]
     fn every_command_line_can_be_parsed() {
         Top::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_heard_on_a_command_line_that_cannot_be_read() {
+        let wants = |args: &str| wants_json(args.split(' ').map(OsString::from));
+        for args in ["-o json --nonsense", "list -ojson", "call x --output=json", "--output json"] {
+            assert!(wants(args), "{args}");
+        }
+        for args in ["list json", "call x y -- -o json", "-o table json", ""] {
+            assert!(!wants(args), "{args}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ const JOBS: usize = 64;
 /// Calls at the same time with a common start: each waits for the broker alone by then.
 const JOBS_AT_ONCE_MAX: usize = 10_000;
 
+/// A common start is at most this far away: more is a slip of the finger.
+const AT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A start for all together, this long from now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommonStart(Duration);
@@ -28,7 +31,9 @@ impl FromStr for CommonStart {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let span = text.strip_prefix('+').and_then(|span| humantime::parse_duration(span).ok());
-        span.map(Self).ok_or_else(|| format!("{text:?} is no time from now: write +2s"))
+        let span = span.filter(|span| *span <= AT_MAX);
+        span.map(Self)
+            .ok_or_else(|| format!("{text:?} is no time within a day from now: write +2s"))
     }
 }
 
@@ -56,6 +61,9 @@ impl Fanout<'_> {
             None => JOBS,
         };
         let start = Instant::now() + self.at.map_or(Duration::ZERO, |CommonStart(span)| span);
+        if let Some(CommonStart(span)) = self.at {
+            out.note(format_args!("{all} drivers begin in {}", humantime::format_duration(span)));
+        }
         sleep_until(start).await;
         let calls = stream::iter(found).map(|found| self.call(client, found));
         let mut calls = Box::pin(calls.buffer_unordered(self.jobs.unwrap_or(jobs)));
@@ -75,7 +83,7 @@ impl Fanout<'_> {
             false => format!("{}/{}", found.exporter, record.path),
         };
         let held = found.address().ok().and_then(|of| HeldLeases::of_environment().epoch_at(&of));
-        let driver = client.driver_by_id(found.exporter, record.id);
+        let driver = client.driver_found(&found);
         let driver = match held {
             Some(epoch) => driver.under(epoch),
             None => driver,
@@ -99,13 +107,22 @@ async fn show(out: Output, address: &str, ended: &Result<Json, CliError>) -> Res
         (Ok(Json::Null), true) => format!("{address}: ok").into(),
         (Ok(Json::String(text)), true) => format!("{address}: {text}").into(),
         (Ok(result), true) => format!("{address}: {result}").into(),
-        (Err(error), true) => format!("{address}: FAILED: {error}").into(),
+        (Err(error), true) => format!("{address}: FAILED: {}", problem(address, error)).into(),
     };
     let line = match line {
         Json::String(text) => text,
         line => line.to_string(),
     };
     out.write((line + "\n").as_bytes()).await
+}
+
+/// What is wrong, without saying once more with whom.
+fn problem(address: &str, error: &CliError) -> String {
+    let said = error.to_string();
+    match said.strip_prefix(address) {
+        Some(rest) => rest.trim_start_matches([':', ' ']).to_owned(),
+        None => said,
+    }
 }
 
 /// How the calls ended.

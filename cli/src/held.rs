@@ -3,25 +3,34 @@
 
 use std::fmt;
 
-use bus_schema::Address;
+use bus_schema::{Address, PlaceName};
 
 use crate::args::variable;
 
 /// The variable that names them: `bench=1795554000000000,bench/board-a=1795554000000001`.
 pub(crate) const VARIABLE: &str = "JMP_BUS_LEASE";
 
+/// The variable that names the places which are leased as a whole: `rpi-1,nuc`.
+pub(crate) const PLACES: &str = "JMP_BUS_PLACE";
+
 /// The leases of the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeldLeases(Vec<(Address, u64)>);
+pub(crate) struct HeldLeases {
+    leases: Vec<(Address, u64)>,
+    places: Vec<PlaceName>,
+}
 
 impl HeldLeases {
     pub(crate) fn new(leases: Vec<(Address, u64)>) -> Self {
-        Self(leases)
+        Self { leases, places: Vec::new() }
     }
 
     /// Those that the variable names. What is no lease in it is nobody's.
     pub(crate) fn of_environment() -> Self {
-        variable(VARIABLE).map(|text| Self::read(&text)).unwrap_or_default()
+        let held = variable(VARIABLE).map(|text| Self::read(&text)).unwrap_or_default();
+        let places = variable(PLACES).unwrap_or_default();
+        let places = places.split(',').filter_map(|name| name.parse().ok()).collect();
+        Self { places, ..held }
     }
 
     fn read(text: &str) -> Self {
@@ -29,22 +38,29 @@ impl HeldLeases {
             let (address, epoch) = item.split_once('=')?;
             Some((address.parse().ok()?, epoch.parse().ok()?))
         };
-        Self(text.split(',').filter_map(lease).collect())
+        Self::new(text.split(',').filter_map(lease).collect())
     }
 
     /// The number of the lease that a driver is used under: that of the deepest subtree around it.
     pub(crate) fn epoch_at(&self, address: &Address) -> Option<u64> {
-        let around = self.0.iter().filter(|(top, _)| {
+        let around = self.leases.iter().filter(|(top, _)| {
             top.exporter == address.exporter && address.path.is_within(&top.path)
         });
         around.max_by_key(|(top, _)| top.path.steps().len()).map(|(_, epoch)| *epoch)
     }
 }
 
+impl HeldLeases {
+    /// Whether `place` is leased, and the driver at `address` is in none of its boards.
+    pub(crate) fn lacks(&self, place: &PlaceName, address: &Address) -> bool {
+        self.places.contains(place) && self.epoch_at(address).is_none()
+    }
+}
+
 impl fmt::Display for HeldLeases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let items: Vec<_> =
-            self.0.iter().map(|(address, epoch)| format!("{address}={epoch}")).collect();
+            self.leases.iter().map(|(address, epoch)| format!("{address}={epoch}")).collect();
         f.write_str(&items.join(","))
     }
 }
@@ -61,5 +77,16 @@ mod tests {
         assert_eq!(epoch("bench/board-a/serial"), Some(6));
         assert_eq!(epoch("bench/board-b"), Some(5));
         assert_eq!(epoch("bench2/board-a"), None);
+    }
+
+    #[test]
+    fn a_place_lacks_what_was_no_part_of_it_when_it_was_leased() {
+        let held = HeldLeases::read("bench=5");
+        let held = HeldLeases { places: vec!["rpi-1".parse().unwrap()], ..held };
+        let lacks = |place: &str, address: &str| {
+            held.lacks(&place.parse().unwrap(), &address.parse().unwrap())
+        };
+        assert!(!lacks("rpi-1", "bench/power") && lacks("rpi-1", "other/power"));
+        assert!(!lacks("nuc", "other/power"), "that place is not leased");
     }
 }

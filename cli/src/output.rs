@@ -1,11 +1,22 @@
 //! Where results go: the only place that writes to stdout. What is no result goes to stderr.
 
-use std::{fmt, io::IsTerminal as _};
+use std::{
+    fmt,
+    future::Future,
+    io::{IsTerminal as _, Write as _},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{FileType, fstat},
+};
 use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::io::{AsyncWriteExt as _, Stdout};
+use tokio::{
+    io::{AsyncWriteExt as _, Stdout},
+    task::spawn_blocking,
+};
 
 use crate::{advice::CliError, args::Format};
 
@@ -76,6 +87,18 @@ impl Output {
         tokio::io::stdout()
     }
 
+    /// Runs what has nothing to do but to print: it ends when nobody reads it any more, even if it
+    /// has nothing to say just then.
+    pub(crate) async fn while_read(
+        self,
+        printing: impl Future<Output = Result<(), CliError>>,
+    ) -> Result<(), CliError> {
+        tokio::select! {
+            ended = printing => ended,
+            () = reader_gone() => Err(CliError::NobodyReads),
+        }
+    }
+
     /// A line for the process that started this one.
     #[expect(clippy::unused_self, reason = "who has no output has no stdout")]
     #[expect(clippy::print_stdout, reason = "this is where stdout is written")]
@@ -91,8 +114,21 @@ impl Output {
     /// A line that is no result, for people, to stderr.
     pub(crate) fn note(self, text: impl fmt::Display) {
         if !self.quiet {
-            eprintln!("jmp-bus: {text}");
+            // Whoever read it may have left.
+            let _ = writeln!(std::io::stderr(), "jmp-bus: {text}");
         }
+    }
+}
+
+/// Waits until the other end of the pipe that stdout is has been closed. For ever, if it is no pipe.
+async fn reader_gone() {
+    let is_pipe = fstat(std::io::stdout())
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    // A thread, as the file is not ours alone to make it one that does not block. It goes with the
+    // process.
+    let gone = || poll(&mut [PollFd::new(&std::io::stdout(), PollFlags::empty())], None).is_ok();
+    if !is_pipe || !spawn_blocking(gone).await.unwrap_or(false) {
+        std::future::pending().await
     }
 }
 

@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 use crate::{
     advice::{self, CliError},
-    args::{Global, Top},
+    args::{self, Global, Top},
     bench,
     cmd::{Command, Role},
     interrupt::Interrupt,
@@ -46,10 +46,7 @@ impl Cli {
         }
         let Top { global, command } = match Top::try_parse() {
             Ok(top) => top,
-            Err(error) => {
-                let _ = error.print(); // nobody listens: nothing to be done
-                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-            }
+            Err(error) => return misused(&error),
         };
         let log = start_logging(&global, command.role());
         let format = global.output;
@@ -58,6 +55,26 @@ impl Cli {
             Err(error) => advice::report(&error, format),
         }
     }
+}
+
+/// Shows what was asked for (`--help`), or what is wrong with the command line; in JSON if that was
+/// on it.
+fn misused(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    if error.use_stderr() && args::wants_json(std::env::args_os().skip(1)) {
+        let text = error.render().to_string();
+        let text =
+            text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
+        let data = serde_json::json!({
+            "error": text.trim_end_matches("\n\nFor more information, try '--help'.\n").trim(),
+            "exit_code": code,
+            "may_have_acted": false,
+        });
+        eprintln!("{data}");
+    } else {
+        let _ = error.print(); // nobody listens: nothing to be done
+    }
+    ExitCode::from(code)
 }
 
 fn run(session: Session, command: Command) -> Result<(), CliError> {

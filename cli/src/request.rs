@@ -14,9 +14,19 @@ use crate::{advice::CliError, held::HeldLeases, lending::plain};
 pub(crate) struct Asked {
     /// The driver: `exporter/child`, `@place/role`, or its UUID.
     pub(crate) target: Target,
-    /// Give up after this time instead of the method's own: `10s`, `2m`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Give up after this time instead of the method's own: `10s`, `2m`. What goes on, such as a
+    /// stream, has to begin within it.
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
+}
+
+/// A deadline that somebody typed.
+pub(crate) fn deadline(typed: &str) -> Result<Duration, String> {
+    let right = "a time of a millisecond or more: 10s, 2m, 500ms";
+    match humantime::parse_duration(typed) {
+        Ok(span) if span >= Duration::from_millis(1) => Ok(span),
+        _ => Err(format!("expected {right}")),
+    }
 }
 
 impl Asked {
@@ -27,7 +37,7 @@ impl Asked {
         client: &Client,
         ask: impl AsyncFn(DriverRef) -> Result<T, CallError>,
     ) -> Result<T, CliError> {
-        let target = client.settle(&self.target).await?;
+        let target = self.settle(client).await?;
         let direct = match &target {
             Target::Address(address) => Some(Self::held(client.driver(address), address)),
             Target::Id(_) | Target::Place(_) => None,
@@ -43,9 +53,8 @@ impl Asked {
             .filter(|found| direct.as_ref().is_none_or(|direct| direct.id() != found.record.id));
         match found {
             Some(found) => {
-                let address = found.address();
-                let driver = client.driver_by_id(found.exporter, found.record.id);
-                let driver = match address {
+                let driver = client.driver_found(&found);
+                let driver = match found.address() {
                     Ok(address) => Self::held(driver, &address),
                     Err(_) => driver,
                 };
@@ -66,7 +75,7 @@ impl Asked {
         client: &Client,
     ) -> Result<(DriverRef, Option<Found>), CliError> {
         const PATIENCE: Duration = Duration::from_secs(2);
-        let target = client.settle(&self.target).await?;
+        let target = self.settle(client).await?;
         let direct = match &target {
             Target::Id(_) | Target::Place(_) => None,
             Target::Address(address) => {
@@ -80,7 +89,7 @@ impl Asked {
         let driver = match (direct, &found) {
             // A driver may have a UUID of its own.
             (Some(direct), Some(found)) if found.record.id == direct.id() => direct,
-            (_, Some(found)) => client.driver_by_id(found.exporter.clone(), found.record.id),
+            (_, Some(found)) => client.driver_found(found),
             (Some(direct), None) if is_unheard_of(client, &target).await => direct,
             _ => return Err(not_found(client, &target).await),
         };
@@ -95,6 +104,18 @@ impl Asked {
             None => driver,
         };
         Ok((self.in_time(driver), found))
+    }
+
+    /// The target without a place. Inside of `jmp-bus run @place` the place is what was leased: if
+    /// an admin has put another driver into the role since, nobody meant that one.
+    async fn settle(&self, client: &Client) -> Result<Target, CliError> {
+        let target = client.settle(&self.target).await?;
+        if let (Target::Place(of), Target::Address(address)) = (&self.target, &target)
+            && HeldLeases::of_environment().lacks(&of.place, address)
+        {
+            return Err(CliError::PlaceChanged { of: of.clone(), now: address.clone() });
+        }
+        Ok(target)
     }
 
     /// What an error of copying to or from a stream of the driver means.

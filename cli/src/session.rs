@@ -1,6 +1,6 @@
 //! What a command has to work with.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Once};
 
 use bus_schema::{ClientName, Root, permission::Role};
 use runtime::{Client, Kinds, LogTap, Settings, Sources};
@@ -22,12 +22,14 @@ pub(crate) struct Session {
     /// Where exporters of this process take their logs from.
     pub(crate) log: LogTap,
     client: OnceCell<Client>,
+    /// Which desk is used is said once.
+    desk_told: Once,
 }
 
 impl Session {
     pub(crate) fn new(global: Global, kinds: Kinds, log: LogTap) -> Self {
         let out = Output::new(global.output, global.quiet);
-        Self { global, kinds, out, log, client: OnceCell::new() }
+        Self { global, kinds, out, log, client: OnceCell::new(), desk_told: Once::new() }
     }
 
     pub(crate) fn root(&self) -> Root {
@@ -45,7 +47,9 @@ impl Session {
             return Ok(settings);
         }
         let desk = desk::find().ok_or(CliError::NoBroker)?;
-        self.out.note(format_args!("using the broker of `jmp-bus dev` at {}", desk.url));
+        self.desk_told.call_once(|| {
+            self.out.note(format_args!("using the broker of `jmp-bus dev` at {}", desk.url));
+        });
         Ok(desk.settings)
     }
 

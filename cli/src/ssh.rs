@@ -42,7 +42,7 @@ impl Host {
         let service = match child {
             Some(child) => {
                 let child = Found { exporter: found.exporter, record: child };
-                let service = client.driver_by_id(child.exporter.clone(), child.record.id);
+                let service = client.driver_found(&child);
                 match child.address() {
                     Ok(address) => Asked::held(service, &address),
                     Err(_) => service,

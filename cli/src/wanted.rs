@@ -2,10 +2,13 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use bus_schema::{Address, Board, ExporterName, Selector, UnitState, limits::LEASE_MATCHES_MAX};
+use bus_schema::{
+    Address, Board, ExporterName, LeaseTarget, PlaceName, Selector, Target, UnitState,
+    limits::LEASE_MATCHES_MAX,
+};
 use runtime::{Client, Found, Lease, LeaseRequest};
 
-use crate::{advice::CliError, session::Session};
+use crate::{advice::CliError, request::not_found, session::Session};
 
 /// `--wait` without a time.
 const LONG: Duration = Duration::from_secs(24 * 3600);
@@ -14,18 +17,19 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, clap::Args)]
 #[group(id = "wanted")]
 pub(crate) struct Wanted {
-    /// The board: `exporter`, or a driver of the subtree that is leased apart.
+    /// The board: `exporter`, or a driver of the subtree that is leased apart; or all boards of a
+    /// place, as `@place`.
     #[arg(required_unless_present_any = ["selector", "set"], conflicts_with_all = ["selector", "set"])]
-    address: Option<Address>,
+    address: Option<LeaseTarget>,
     /// A board with these labels, whichever can be had first: `board=rpi4,rack!=3`.
     #[arg(short = 'l', long, conflicts_with = "set")]
     selector: Option<Selector>,
     /// So many of them; all or none.
     #[arg(long, requires = "selector", value_name = "N", default_value_t = 1)]
     count: u16,
-    /// All of these boards or none: addresses with commas between.
+    /// All of these boards or none: addresses and places with commas between.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    set: Vec<Address>,
+    set: Vec<LeaseTarget>,
     /// How long at most: `2h`. Without it as the exporter says.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -45,40 +49,70 @@ impl Wanted {
         detached: bool,
     ) -> Result<Vec<Lease>, CliError> {
         let client = session.client().await?;
-        let (addresses, count) = self.addresses(client).await?;
         let wait = self.wait.unwrap_or_default().min(LONG * 31);
-        let request =
-            LeaseRequest { duration: self.duration, wait, priority: self.priority, detached };
-        if !wait.is_zero() {
-            let names: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-            tracing::info!(boards = names.join(","), "waiting");
+        let (duration, priority) = (self.duration, self.priority);
+        let request = LeaseRequest { duration, wait, priority, detached, place: None };
+        if let Some(LeaseTarget::Place(place)) = &self.address {
+            return Ok(client.lease_place(place, &request).await?.into_leases());
         }
-        Ok(client.leases(&addresses, count, &request).await?)
+        if let Some(LeaseTarget::Driver(target)) = &self.address {
+            let address = address_of(client, target).await?;
+            return Ok(vec![client.lease(&address, &request).await?]);
+        }
+        match &self.selector {
+            Some(selector) => {
+                let boards = matches(client, selector).await?;
+                Ok(client.leases(&boards, usize::from(self.count), &request).await?)
+            }
+            None => Ok(client.lease_set(&self.set(client).await?, &request).await?),
+        }
     }
 
-    /// What tickets are put on, and how many of them are wanted.
-    async fn addresses(&self, client: &Client) -> Result<(Vec<Address>, usize), CliError> {
-        if let Some(address) = &self.address {
-            return Ok((vec![address.clone()], 1));
-        }
-        let Some(selector) = &self.selector else {
-            let mut seen = HashSet::new();
-            let set: Vec<_> =
-                self.set.iter().filter(|address| seen.insert(*address)).cloned().collect();
-            let count = set.len();
-            return Ok((set, count));
+    /// The places that are leased as a whole.
+    pub(crate) fn places(&self) -> Vec<PlaceName> {
+        let place = |target: &LeaseTarget| match target {
+            LeaseTarget::Place(place) => Some(place.clone()),
+            LeaseTarget::Driver(_) => None,
         };
-        let count = usize::from(self.count);
-        let found = client.registry().select(selector).await?;
-        let boards = client.registry().boards().await?;
-        let addresses = units(found, &boards);
-        if addresses.is_empty() {
-            let instead = "see `jmp-bus list` for labels".to_owned();
-            let what = format!("a board with {selector}");
-            return Err(CliError::NotFound { what, instead });
-        }
-        Ok((addresses, count))
+        self.address.iter().chain(&self.set).filter_map(place).collect()
     }
+
+    /// The addresses of a set.
+    async fn set(&self, client: &Client) -> Result<Vec<Address>, CliError> {
+        let mut all = Vec::new();
+        for target in &self.set {
+            match target {
+                LeaseTarget::Place(place) => all.extend(client.place(place).await?.addresses()),
+                LeaseTarget::Driver(target) => all.push(address_of(client, target).await?),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The address of a driver that a person names.
+pub(crate) async fn address_of(client: &Client, target: &Target) -> Result<Address, CliError> {
+    let target = client.settle(target).await?;
+    if let Target::Address(address) = target {
+        return Ok(address);
+    }
+    let found = client.registry().resolve(&target).await?;
+    match found.and_then(|found| found.address().ok()) {
+        Some(address) => Ok(address),
+        None => Err(not_found(client, &target).await),
+    }
+}
+
+/// What has these labels.
+async fn matches(client: &Client, selector: &Selector) -> Result<Vec<Address>, CliError> {
+    let found = client.registry().select(selector).await?;
+    let boards = client.registry().boards().await?;
+    let addresses = units(found, &boards);
+    if addresses.is_empty() {
+        let instead = "see `jmp-bus list` for labels".to_owned();
+        return Err(CliError::NotFound { what: format!("a board with {selector}"), instead });
+    }
+    Ok(addresses)
 }
 
 /// The subtrees that the drivers found are leased with, each once; free ones first.

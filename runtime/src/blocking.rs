@@ -7,7 +7,9 @@ use std::{
     sync::OnceLock,
 };
 
-use bus_schema::{Address, ClientName, Invoke as _, InvokeBlocking, Loan, Outgoing, Root};
+use bus_schema::{
+    Address, ClientName, Invoke as _, InvokeBlocking, Loan, Outgoing, PlaceName, RoleName, Root,
+};
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -74,6 +76,19 @@ impl Client {
         runtime().block_on(self.0.lease(address, request)).map(Lease)
     }
 
+    /// Leases the boards of all drivers of a place, or none of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::lease_place`].
+    pub fn lease_place(
+        &self,
+        name: &PlaceName,
+        request: &LeaseRequest,
+    ) -> Result<PlaceLease, LeaseError> {
+        runtime().block_on(self.0.lease_place(name, request)).map(PlaceLease)
+    }
+
     /// Delivers what is on its way, then closes.
     pub fn close(self) {
         runtime().block_on(self.0.close());
@@ -101,6 +116,27 @@ impl Lease {
     /// # Errors
     ///
     /// As [`crate::Lease::release`].
+    pub fn release(self) -> Result<(), LeaseError> {
+        runtime().block_on(self.0.release())
+    }
+}
+
+/// [`crate::PlaceLease`], blocking. It gives its signs of life by itself.
+#[derive(Debug)]
+#[must_use = "leases end when they are dropped"]
+pub struct PlaceLease(crate::PlaceLease);
+
+impl PlaceLease {
+    /// The driver in a role, used under the lease of its board. None if there is no such role.
+    pub fn driver(&self, role: &RoleName) -> Option<Driver> {
+        self.0.driver(role).map(Driver)
+    }
+
+    /// Gives all of them back, and returns when the exporters know.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::PlaceLease::release`].
     pub fn release(self) -> Result<(), LeaseError> {
         runtime().block_on(self.0.release())
     }

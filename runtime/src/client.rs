@@ -30,11 +30,11 @@ pub use self::{
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
-    lease::{Lease, LeaseError, LeaseRequest},
+    lease::{Lease, LeaseError, LeaseRequest, PlaceLease},
     open::StartedCall,
 };
 use crate::{
-    Settings,
+    Found, Settings,
     bus::{Bus, BusError, Conn, random},
     stream::{Budget, Switchboard},
 };
@@ -111,6 +111,12 @@ impl Client {
     pub fn driver(&self, address: &Address) -> DriverRef {
         let id = DriverId::at(&address.exporter, &address.path);
         DriverRef::new(self.clone(), address.exporter.clone(), id, Some(address.clone()))
+    }
+
+    /// A driver that the registry knows, whatever its UUID.
+    pub fn driver_found(&self, found: &Found) -> DriverRef {
+        let Found { exporter, record } = found;
+        DriverRef::new(self.clone(), exporter.clone(), record.id, found.address().ok())
     }
 
     /// A driver of `exporter` by its UUID.

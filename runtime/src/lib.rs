@@ -45,7 +45,7 @@ pub use broker::{
 pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
-    StartedCall,
+    PlaceLease, StartedCall,
 };
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,

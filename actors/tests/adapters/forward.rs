@@ -159,6 +159,25 @@ async fn a_unix_socket_is_for_its_user_and_is_gone_afterwards() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_never_replaced_by_one() -> Result<()> {
+    let served = served(EchoNetwork).await?;
+    let dir = tempfile::tempdir()?;
+    let at = dir.path().join("notes");
+    std::fs::write(&at, "mine")?;
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&at, &link)?;
+    for path in [&at, &link] {
+        let method = StreamMethod::connect(served.driver());
+        let refused = method.adapt(Portforward::Unix(Some(path.clone()))).await.unwrap_err();
+        assert_eq!(refused.source.kind(), ErrorKind::AddrInUse, "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(&at)?, "mine");
+    assert!(link.is_symlink());
+    served.shutdown().await?;
+    Ok(())
+}
+
 async fn udp_echo() -> Result<(JoinSet<()>, UdpNetwork)> {
     let service = UdpSocket::bind("127.0.0.1:0").await?;
     let port = service.local_addr()?.port();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus_schema::{Method, Selector, Target};
+use bus_schema::{Method, MethodName, Selector, Target};
 use bytes::Bytes;
 use runtime::Client;
 use serde_json::Value as Json;
@@ -11,7 +11,7 @@ use crate::{
     advice::CliError,
     fanout::{CommonStart, Fanout},
     lending::{Words, need_signature, signature},
-    request::{Asked, not_found, words},
+    request::{Asked, deadline, not_found, words},
     session::Session,
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct Cmd {
     #[arg(required = true, value_name = "TARGET METHOD WORD", allow_negative_numbers = true)]
     typed: Vec<String>,
     /// Give up after this time instead of the method's own: `10s`, `2m`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     deadline: Option<Duration>,
     /// Every driver with these labels: `board=rpi4,rack!=3`.
     #[arg(short = 'l', long)]
@@ -75,6 +75,12 @@ impl Cmd {
 
     async fn many(&self, session: &Session, selector: &Selector) -> Result<(), CliError> {
         let (method, typed) = self.typed.split_first().expect("clap requires one");
+        if !MethodName::is(method) {
+            let text = format!(
+                "{method:?} is no method: with a selector no driver is named, as in `call -l {selector} --all on`"
+            );
+            return Err(CliError::Usage(text));
+        }
         let client = session.client().await?;
         let found = client.registry().select(selector).await?;
         if found.is_empty() {
@@ -96,7 +102,7 @@ impl Cmd {
             let text = "stdin and files to be written can be lent to one driver only";
             return Err(CliError::Usage(text.to_owned()));
         }
-        let first = client.driver_by_id(found[0].exporter.clone(), found[0].record.id);
+        let first = client.driver_found(&found[0]);
         let ready = words.ready(&first, session.out).await?;
         let fanout = Fanout {
             method,
@@ -121,7 +127,7 @@ async fn lending(
         return Err(not_found(client, &asked.target).await);
     };
     let signature = signature(client, &found, method).await?;
-    let driver = client.driver_by_id(found.exporter, found.record.id);
+    let driver = client.driver_found(&found);
     let driver = match (asked.deadline, signature.as_ref().and_then(declared)) {
         (None, Some(declared)) => driver.with_deadline(declared),
         _ => asked.in_time(driver),

@@ -35,14 +35,19 @@ impl Cmd {
             true => client.follow_events(exporter, since).await?,
             false => client.events(exporter, since),
         };
-        loop {
-            match tail.next().await {
-                Ok(Some(said)) => show(session.out, said).await?,
-                Ok(None) => return Ok(()),
-                Err(error @ runtime::BusError::Unfit(_)) if self.follow => session.out.note(error),
-                Err(error) => return Err(error.into()),
+        let printing = async {
+            loop {
+                match tail.next().await {
+                    Ok(Some(said)) => show(session.out, said).await?,
+                    Ok(None) => return Ok(()),
+                    Err(error @ runtime::BusError::Unfit(_)) if self.follow => {
+                        session.out.note(error);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
+        };
+        session.out.while_read(printing).await
     }
 }
 

@@ -145,7 +145,7 @@ impl Cmd {
             let text = format!("{address} is no flasher: it has no partitions");
             return Err(CliError::Usage(text));
         }
-        let driver = client.driver_by_id(found.exporter, found.record.id);
+        let driver = client.driver_found(&found);
         let driver = match self.deadline {
             Some(deadline) => driver.with_deadline(deadline),
             None => driver,

@@ -1,8 +1,10 @@
 //! `jmp-bus forward`: a local port that is a stream of a driver.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use actors::{Portforward, StreamMethod};
+use bus_schema::{Kind, refuse_method};
+use runtime::{CallError, Client, Found};
 use serde_json::json;
 
 use crate::{
@@ -25,22 +27,56 @@ pub(crate) struct Cmd {
     #[arg(value_name = "WORD", allow_negative_numbers = true)]
     words: Vec<String>,
     /// Listen on this TCP port, of the loopback unless a host is named; 0 is any free port.
-    #[arg(long, value_name = "[HOST:]PORT", group = "listen")]
+    #[arg(long, value_name = "[HOST:]PORT", group = "listen", value_parser = port)]
     tcp: Option<String>,
     /// Listen on this Unix socket, for this user only.
     #[arg(long, value_name = "PATH", group = "listen")]
     unix: Option<PathBuf>,
     /// Listen on this UDP port. Every address that sends there has a stream of its own.
-    #[arg(long, value_name = "[HOST:]PORT", group = "listen")]
+    #[arg(long, value_name = "[HOST:]PORT", group = "listen", value_parser = port)]
     udp: Option<String>,
+}
+
+/// Where to listen, as it was typed.
+fn port(typed: &str) -> Result<String, String> {
+    match typed.rsplit(':').next().map(str::parse::<u16>) {
+        Some(Ok(_)) => Ok(typed.to_owned()),
+        _ => Err("a port is a number up to 65535: write 9080, or 127.0.0.1:9080".to_owned()),
+    }
+}
+
+/// A port that no connection could use is not opened: the driver has to have one of these streams.
+/// Nothing is known of a driver that the registry has not heard of yet.
+async fn has_one_of(client: &Client, found: &Found, methods: &[&str]) -> Result<(), CliError> {
+    let interfaces = client.registry().interfaces(&found.record, &found.exporter).await?;
+    let interfaces: Vec<_> = interfaces.into_iter().map(Arc::new).collect();
+    let is_stream = |name: &&str| {
+        let known = interfaces.iter().find_map(|interface| interface.method(name));
+        known.is_some_and(|method| method.kind == Kind::Stream)
+    };
+    if interfaces.is_empty() || methods.iter().any(is_stream) {
+        return Ok(());
+    }
+    let method = methods.last().copied().unwrap_or_default();
+    let refusal = refuse_method(&interfaces, method, Kind::Stream);
+    let address = found.address().map_or_else(|_| found.record.id.to_string(), |of| of.to_string());
+    Err(CallError::Refused { address, refusal }.into())
 }
 
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let words = words(&self.words)?;
-        let driver = self.asked.driver(session.client().await?).await?;
-        let usual = if self.udp.is_some() { "datagrams" } else { "connect" };
-        let method = self.method.unwrap_or_else(|| usual.to_owned());
+        let client = session.client().await?;
+        let (driver, found) = self.asked.found(client).await?;
+        let usual: &[&str] = match (&self.method, &self.udp) {
+            (Some(method), _) => &[method],
+            (None, Some(_)) => &["datagrams", "connect"],
+            (None, None) => &["connect"],
+        };
+        if let Some(found) = &found {
+            has_one_of(client, found, usual).await?;
+        }
+        let method = usual[0].to_owned();
         let mut stream = StreamMethod::named(driver, method);
         if !words.is_empty() {
             stream = stream.with_words(&words)?;

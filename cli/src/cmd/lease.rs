@@ -1,7 +1,9 @@
 //! `jmp-bus lease`: exclusive use of boards, for a time.
 
 mod acquire;
+mod boards;
 mod command;
+mod each;
 mod kick;
 mod list;
 
@@ -9,7 +11,8 @@ use crate::{advice::CliError, session::Session};
 
 /// Lease boards: have them to yourself for a time.
 ///
-/// A lease belongs to the client's name: every command of yours may use it. `jmp-bus shell` and
+/// A board is named by the address of any driver of it, `@place` are all boards of a place. A lease belongs
+/// to the client's name: every command of yours may use it. `jmp-bus shell` and
 /// `jmp-bus run` hold one just as long as a command runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {

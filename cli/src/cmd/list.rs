@@ -28,7 +28,7 @@ impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let registry = session.client().await?.registry();
         if self.watch {
-            return watch(&registry, session.out).await;
+            return session.out.while_read(watch(&registry, session.out)).await;
         }
         let listed = self.listed(&registry).await?;
         let data: Vec<_> = listed.iter().map(as_json).collect();
@@ -37,8 +37,14 @@ impl Cmd {
             listed => listed.iter().map(|(presence, drivers)| tree(presence, drivers)).collect(),
         };
         session.out.document(&data, text).await?;
-        if listed.is_empty() {
-            session.out.note("nothing is there; start an exporter with `jmp-bus serve`");
+        match &self.selector {
+            Some(selector) if listed.is_empty() => {
+                session.out.note(format_args!("no driver here has {selector}"));
+            }
+            None if listed.is_empty() => {
+                session.out.note("nothing is there; start an exporter with `jmp-bus serve`");
+            }
+            _ => {}
         }
         Ok(())
     }

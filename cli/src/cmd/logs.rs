@@ -46,14 +46,19 @@ impl Cmd {
             false => client.logs(exporter.as_ref(), None, since),
         };
         let shown = Shown { out: session.out, level: self.level, below: path.to_string() };
-        loop {
-            match tail.next().await {
-                Ok(Some(said)) => shown.show(said).await?,
-                Ok(None) => return Ok(()),
-                Err(error @ runtime::BusError::Unfit(_)) if self.follow => session.out.note(error),
-                Err(error) => return Err(error.into()),
+        let printing = async {
+            loop {
+                match tail.next().await {
+                    Ok(Some(said)) => shown.show(said).await?,
+                    Ok(None) => return Ok(()),
+                    Err(error @ runtime::BusError::Unfit(_)) if self.follow => {
+                        session.out.note(error);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
+        };
+        session.out.while_read(printing).await
     }
 
     /// Whose logs. A driver has to be there, or to have been: a typing error would show nothing.

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, process::ExitStatus, time::Duration};
 
-use bus_schema::{Address, LeaseEnd};
+use bus_schema::{Address, LeaseEnd, PlaceName};
 use futures_util::future::select_all;
 use runtime::Lease;
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     advice::CliError,
     args::variable,
-    held::{HeldLeases, VARIABLE},
+    held::{HeldLeases, PLACES, VARIABLE},
     session::Session,
     wanted::Wanted,
 };
@@ -25,9 +25,11 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// Run a command that has boards to itself: the lease ends with it.
 ///
 /// `JMP_BUS_LEASE` names the leases, and every `jmp-bus` command inside uses them by itself. The
-/// exit code is that of the command. If the lease is lost, the command is told to end.
+/// exit code is that of the command. Of a place all boards are leased, or none, and `@place/role` is
+/// inside what it was when it was leased. If the lease is lost, the command is told to end.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus run [OPTIONS] ADDRESS -- COMMAND [ARGUMENT]...\n       \
+                      jmp-bus run [OPTIONS] @PLACE -- COMMAND [ARGUMENT]...\n       \
                       jmp-bus run [OPTIONS] --selector SELECTOR -- COMMAND [ARGUMENT]...")]
 pub(crate) struct Cmd {
     #[command(flatten)]
@@ -72,7 +74,7 @@ pub(super) async fn hold(
     for (address, epoch) in &held {
         session.out.note(format_args!("{address} is yours, as lease {epoch}"));
     }
-    let variables = variables(session, &held)?;
+    let variables = variables(session, &held, &wanted.places()).await?;
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let spawned = command.envs(variables).kill_on_drop(true).spawn();
     let mut child = spawned.map_err(|source| CliError::io(format!("run {program}"), source))?;
@@ -141,16 +143,20 @@ fn tell(child: &Child, signal: SignalKind) {
 }
 
 /// What the command needs to be the same client of the same broker, under the leases.
-fn variables(
+async fn variables(
     session: &Session,
     held: &[(Address, u64)],
+    places: &[PlaceName],
 ) -> Result<Vec<(&'static str, String)>, CliError> {
     let leases = HeldLeases::new(held.to_vec()).to_string();
     let mut all = vec![
         (VARIABLE, leases),
-        ("JMP_BUS_CLIENT", session.global.client_name()?.to_string()),
+        ("JMP_BUS_CLIENT", session.client().await?.name().to_string()),
         ("JMP_BUS_ROOT", session.root().to_string()),
     ];
+    // An outer command's places are not this one's.
+    let places: Vec<_> = places.iter().map(PlaceName::as_str).collect();
+    all.push((PLACES, places.join(",")));
     all.extend(session.global.broker_variables());
     Ok(all)
 }

@@ -42,11 +42,14 @@ pub(crate) struct Cmd {
 
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
-        match (self.attach, self.replay) {
-            (Some(id), _) => self.attach(session, id, true).await,
-            (None, Some(id)) => self.attach(session, id, false).await,
-            (None, None) => self.start(session).await,
-        }
+        let printing = async {
+            match (self.attach, self.replay) {
+                (Some(id), _) => self.attach(session, id, true).await,
+                (None, Some(id)) => self.attach(session, id, false).await,
+                (None, None) => self.start(session).await,
+            }
+        };
+        session.out.while_read(Box::pin(printing)).await
     }
 
     async fn attach(&self, session: &Session, id: CallId, follow: bool) -> Result<(), CliError> {

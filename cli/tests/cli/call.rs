@@ -93,6 +93,27 @@ async fn a_fault_and_a_deadline_have_codes_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_deadline_is_longer_than_nothing() {
+    let lab = Lab::start().await;
+    for typed in ["0s", "0", "soon", "999us", "-1s"] {
+        let said = lab.run(&["call", "local/power", "on", &format!("--deadline={typed}")]).await;
+        assert!(said.failed(2).contains("a millisecond or more"), "{typed}");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_driver_known_by_its_uuid_is_told_of_by_its_address() {
+    let lab = Lab::start().await;
+    let id = lab.run(&["describe", "local/power", "-o", "json"]).await.json();
+    let id = id["driver"]["id"].as_str().unwrap().to_owned();
+    let said = lab.run(&["call", &id, "nothing"]).await.failed(12);
+    assert!(said.starts_with("jmp-bus: local/power refused: no method"), "{said}");
+    assert!(said.contains("`jmp-bus describe local/power`"), "{said}");
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_is_down_or_not_named_is_told() {
     let home = tempfile::tempdir().unwrap();
     let down = run(program(&home).args(["-s", "nats://127.0.0.1:1", "call", "a/b", "on"])).await;

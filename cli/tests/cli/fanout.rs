@@ -7,7 +7,8 @@ async fn each_driver_has_a_line_and_stderr_a_summary() {
     let lab = Lab::start().await;
     let all = ["call", "-l", "name", "--all", "cycle", "1s", "--at", "+10ms"];
     let ran = lab.run(&all).await;
-    assert!(ran.err.starts_with("jmp-bus: 3 of 3 succeeded in "), "{ran:?}");
+    let told = "jmp-bus: 3 drivers begin in 10ms\njmp-bus: 3 of 3 succeeded in ";
+    assert!(ran.err.starts_with(told), "{ran:?}");
     let out = ran.ok();
     let mut lines: Vec<_> = out.lines().collect();
     lines.sort_unstable();
@@ -32,6 +33,20 @@ async fn one_failure_fails_the_whole() {
 }
 
 #[tokio::test]
+async fn a_failure_names_its_driver_once() {
+    let lab = Lab::start().await;
+    let ran = lab.run(&["call", "-l", "rack", "--all", "cycle", "soon"]).await;
+    for line in ran.out.lines() {
+        let (address, said) = line.split_once(": FAILED: refused: argument 1 (wait): ").unwrap();
+        assert!(matches!(address, "local/power" | "local/spare"), "{line}");
+        assert!(said.starts_with("expected a duration") && !said.contains(address), "{line}");
+    }
+    assert_eq!(ran.out.lines().count(), 2);
+    ran.failed(17);
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn many_are_called_only_if_that_is_meant() {
     let lab = Lab::start().await;
     let two = lab.run(&["call", "-l", "rack", "on"]).await.failed(2);
@@ -39,6 +54,11 @@ async fn many_are_called_only_if_that_is_meant() {
     assert_eq!(lab.run(&["call", "-l", "rack=1", "on"]).await.ok(), "local/power: ok\n");
     lab.run(&["call", "-l", "rack=7", "--all", "on"]).await.failed(10);
     lab.run(&["call", "-l", "rack==,", "--all", "on"]).await.failed(2);
+    let both = lab.run(&["call", "local/power", "on", "-l", "rack", "--all"]).await.failed(2);
+    assert!(both.contains("with a selector no driver is named"), "{both}");
+    for at in ["2s", "+2d", "+soon"] {
+        lab.run(&["call", "-l", "rack", "--all", "on", "--at", at]).await.failed(2);
+    }
     lab.end().await;
 }
 

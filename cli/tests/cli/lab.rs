@@ -8,7 +8,9 @@ use std::{
 
 use bus_schema::{Fault, driver};
 use bytes::Bytes;
-use runtime::{Auth, ByteStream, Context, Items, LocalBroker, Node, Served, serve};
+use runtime::{
+    Auth, ByteStream, Context, Exporter, ExporterConfig, Items, LocalBroker, Node, Served, serve,
+};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::{
@@ -241,18 +243,22 @@ impl Lab {
 
     async fn with(more: impl FnOnce(Node) -> Node) -> Self {
         let diary = Diary(Arc::new(watch::Sender::new(Vec::new())));
-        let relay = |rack: &str| {
-            let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
-            Node { description: "switches a board".to_owned(), ..node }
-        };
-        let tree = Node::of("test-relay", Relay(diary.clone()))
-            .with_child("power", relay("1"))
-            .with_child("spare", relay("2"));
-        let served = serve(more(tree)).await.unwrap();
+        let served = serve(more(relays(&diary))).await.unwrap();
         let broker = LocalBroker::shared().await.unwrap();
         let Auth::Token(token) = broker.connect_settings().auth else { panic!("a token") };
         let (url, token) = (broker.url(), token.expose().to_owned());
         Self { served, diary, home: tempfile::tempdir().unwrap(), url, token }
+    }
+
+    /// Another exporter beside `local`, with the same relays.
+    pub(crate) async fn exporter(&self, name: &str) -> Exporter {
+        let config = ExporterConfig {
+            root: self.served.client().root().clone(),
+            state_dir: Some(self.home.path().join(name)),
+            ..ExporterConfig::new(name.parse().unwrap(), relays(&self.diary))
+        };
+        let broker = LocalBroker::shared().await.unwrap();
+        Exporter::start(config, broker.connect_settings()).await.unwrap()
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
@@ -285,6 +291,16 @@ impl Lab {
     pub(crate) async fn end(self) {
         self.served.shutdown().await.unwrap();
     }
+}
+
+fn relays(diary: &Diary) -> Node {
+    let relay = |rack: &str| {
+        let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
+        Node { description: "switches a board".to_owned(), ..node }
+    };
+    Node::of("test-relay", Relay(diary.clone()))
+        .with_child("power", relay("1"))
+        .with_child("spare", relay("2"))
 }
 
 /// Runs a command to its end.

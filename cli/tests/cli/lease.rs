@@ -84,9 +84,120 @@ async fn labels_name_boards_and_a_set_is_all_or_none() {
     let taken = lab.run(&["lease", "acquire", "-l", "rack=1", "-o", "json"]).await.json();
     assert_eq!(taken[0]["address"], "local");
     lab.run(&["lease", "acquire", "-l", "rack=9"]).await.failed(10);
-    lab.run(&["lease", "acquire", "--set", "local,nobody"]).await.failed(22);
+    lab.run(&["lease", "acquire", "--set", "local,local/power"]).await.failed(22);
     lab.run(&["lease", "release", "local"]).await.ok();
     lab.run(&["lease", "acquire", "--set", "local,nobody"]).await.failed(10);
+    // Two drivers of one board are one board.
+    let set = ["lease", "acquire", "--set", "local,local/power", "--wait=5s", "-o", "json"];
+    assert_eq!(lab.run(&set).await.json().as_array().unwrap().len(), 1);
     lab.run(&["lease", "acquire"]).await.failed(2);
+    lab.end().await;
+}
+
+/// A place over two exporters, and what it becomes.
+fn places(lab: &Lab, text: &str) -> String {
+    let file = lab.home.path().join("places.yaml");
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_place_is_leased_as_a_whole_or_not_at_all() {
+    let lab = Lab::start().await;
+    let other = lab.exporter("other").await;
+    let rpi = "rpi: {relay: local, power: local/power, spare: other/spare}\n";
+    let away = "away: {power: local/power, serial: nobody/uart0}\nodd: {power: local/none}\n";
+    let file = places(&lab, &format!("{rpi}{away}"));
+    lab.run(&["place", "apply", &file]).await.ok();
+
+    let taken = lab.run(&["lease", "acquire", "@rpi", "-o", "json"]).await.json();
+    let boards: Vec<_> = taken.as_array().unwrap().iter().map(|l| l["address"].clone()).collect();
+    assert_eq!((boards, &taken[0]["place"]), (vec!["local".into(), "other".into()], &"rpi".into()));
+    let shown = lab.run(&["lease", "list"]).await.ok();
+    assert_eq!(shown.lines().filter(|line| line.ends_with("  @rpi")).count(), 2, "{shown}");
+    let listed = lab.run(&["lease", "list", "-o", "json"]).await.json();
+    assert_eq!(listed[0]["lease"]["place"], "rpi");
+    let busy = lab.run(&["--as", "bob", "lease", "acquire", "@rpi"]).await.failed(22);
+    assert!(busy.contains("leased by cli"), "{busy}");
+
+    // Half of it is had by another: nothing of it is held.
+    lab.run(&["lease", "release", "other"]).await.ok();
+    lab.run(&["--as", "bob", "lease", "acquire", "other", "--wait=10s"]).await.ok();
+    lab.run(&["lease", "release", "@rpi"]).await.ok();
+    lab.run(&["lease", "acquire", "@rpi", "--wait=1s"]).await.failed(22);
+    lab.run(&["--as", "carol", "lease", "acquire", "local", "--wait=10s"]).await.ok();
+    lab.run(&["--as", "carol", "lease", "release", "local"]).await.ok();
+    lab.run(&["--as", "bob", "lease", "release", "@rpi"]).await.ok();
+
+    let none = lab.run(&["lease", "release", "@rpi"]).await.failed(12);
+    assert!(none.contains("@rpi refused: cli holds no board of it"), "{none}");
+    let wrong = lab.run(&["lease", "acquire", "@rpy"]).await.failed(10);
+    assert!(wrong.contains("there is no place @rpy\nhint: did you mean @rpi?"), "{wrong}");
+    let wrong = lab.run(&["lease", "acquire", "@away"]).await.failed(10);
+    assert!(wrong.contains("@away/serial: no exporter nobody"), "{wrong}");
+    let wrong = lab.run(&["run", "@odd", "--", "true"]).await.failed(12);
+    assert!(wrong.contains("@odd/power: local/none refused: local has no driver"), "{wrong}");
+    other.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_place_that_changes_under_its_lease_is_given_back_as_it_was_leased() {
+    let lab = Lab::start().await;
+    let other = lab.exporter("other").await;
+    let file = places(&lab, "rpi: {power: local/power}\n");
+    lab.run(&["place", "apply", &file]).await.ok();
+    let script = format!(
+        "{OURS} call @rpi/power on && {OURS} place apply {} && {OURS} call @rpi/power on",
+        places(&lab, "rpi: {power: other/power}\n")
+    );
+    let ran = lab.run(&["run", "@rpi", "--wait=5s", "--", "sh", "-c", &script]).await;
+    let err = ran.failed(12);
+    assert!(err.contains("@rpi/power is other/power now, which was no part of @rpi"), "{err}");
+
+    lab.run(&["lease", "acquire", "@rpi", "--wait=10s"]).await.ok();
+    lab.run(&["place", "apply", &places(&lab, "rpi: {power: local/power}\n")]).await.ok();
+    let renewed = lab.run(&["lease", "renew", "@rpi", "--for", "1h", "-o", "json"]).await.json();
+    assert_eq!(renewed[0]["address"], "other", "what is held of it");
+    lab.run(&["place", "remove", "rpi"]).await.ok();
+    lab.run(&["--as", "bob", "lease", "release", "@rpi"]).await.failed(10);
+    assert_eq!(lab.run(&["lease", "release", "@rpi"]).await.ok(), "other: released\n");
+    other.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn two_places_that_share_a_board_in_opposite_order_are_both_served() {
+    let lab = Lab::start().await;
+    let other = lab.exporter("other").await;
+    let two = "a: {x: local/power, y: other/power}\nb: {x: other/power, y: local/power}\n";
+    lab.run(&["place", "apply", &places(&lab, two)]).await.ok();
+    let one = ["run", "@a", "--wait=25s", "--", "true"];
+    let two = ["--as", "bob", "run", "@b", "--wait=25s", "--", "true"];
+    let set = ["--as", "carol", "run", "--set", "@b,local/spare", "--wait=25s", "--", "true"];
+    let (one, two, set) = tokio::join!(lab.run(&one), lab.run(&two), lab.run(&set));
+    one.ok();
+    two.ok();
+    set.ok();
+    lab.run(&["lease", "acquire", "@a", "--wait=5s"]).await.ok();
+    let kicked = ["--as", "boss", "lease", "kick", "@b", "--reason", "fire"];
+    assert!(lab.run(&kicked).await.ok().contains("other: the lease of cli"));
+    other.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_lease_is_what_its_exporter_says_now() {
+    let lab = Lab::start().await;
+    lab.run(&["lease", "acquire", "local", "--for", "1h"]).await.ok();
+    let left = async |args: &[&str]| {
+        let list = [&["lease", "list", "-o", "json"], args].concat();
+        lab.run(&list).await.json()[0]["lease"]["left_ms"].as_u64().unwrap()
+    };
+    let first = left(&[]).await;
+    while left(&["local"]).await + 1500 > first {
+        tokio::task::yield_now().await;
+    }
+    assert!(left(&[]).await + 1500 <= first, "the record was written when the lease began");
     lab.end().await;
 }

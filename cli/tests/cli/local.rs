@@ -14,6 +14,25 @@ async fn exit_codes_and_completions_are_told() {
 }
 
 #[tokio::test]
+async fn a_program_is_told_in_json_what_is_wrong_with_its_command_line() {
+    let home = tempfile::tempdir().unwrap();
+    for args in [&["-o", "json", "cal"][..], &["call", "--output=json"], &["list", "x", "-ojson"]] {
+        let said = run(program(&home).args(args)).await.failed(2);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((&said["exit_code"], &said["may_have_acted"]), (&2.into(), &false.into()));
+        assert!(said["error"].as_str().is_some_and(|text| !text.contains("--help")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_the_reason_behind_it() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["--creds", "/none/of/this", "list"];
+    let said = run(program(&home).args(args)).await.failed(2);
+    assert!(said.starts_with("jmp-bus: cannot read creds /none/of/this: No such file"), "{said}");
+}
+
+#[tokio::test]
 async fn a_command_line_that_makes_no_sense_is_refused() {
     let home = tempfile::tempdir().unwrap();
     for args in [&["cal"][..], &[], &["call"], &["call", "a/b", "on", "--deadline", "soon"]] {

@@ -22,6 +22,29 @@ async fn what_is_there_is_listed_as_a_tree() {
 }
 
 #[tokio::test]
+async fn a_selector_that_nobody_matches_is_told_as_that() {
+    let lab = Lab::start().await;
+    let ran = lab.run(&["list", "-l", "rack=7"]).await;
+    assert_eq!(ran.err, "jmp-bus: no driver here has rack=7\n");
+    assert_eq!(ran.ok(), "");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn who_only_prints_ends_when_nobody_reads_though_nothing_happens() {
+    let lab = Lab::start().await;
+    for args in [&["events", "-f"][..], &["logs", "-f"], &["list", "--watch"]] {
+        let mut printing = lab.spawn(args);
+        if args[0] != "logs" {
+            printing.line().await; // it is connected, and has nothing more to say
+        }
+        let ended = printing.hang_up().wait_with_output().await.unwrap();
+        assert_eq!((ended.status.code(), &ended.stderr[..]), (Some(141), &b""[..]), "{args:?}");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_watch_tells_who_is_there() {
     let lab = Lab::start().await;
     let mut watch = lab.spawn(&["list", "--watch", "-o", "json"]);

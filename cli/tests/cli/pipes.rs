@@ -61,6 +61,20 @@ async fn a_forwarded_port_carries_bytes_both_ways_with_half_close() {
 }
 
 #[tokio::test]
+async fn a_port_that_no_connection_could_use_is_not_opened() {
+    let lab = Lab::start().await;
+    for method in ["on", "none"] {
+        let said = lab.run(&["forward", "local/power", method, "--tcp", "0"]).await.failed(12);
+        assert!(said.contains("local/power refused: "), "{said}");
+    }
+    for port in ["99999", "here", "127.0.0.1:-1"] {
+        let said = lab.run(&["forward", "local/power", "--tcp", port]).await.failed(2);
+        assert!(said.contains("a number up to 65535"), "{said}");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_forwarded_udp_port_carries_datagrams_both_ways() {
     let lab = Lab::start().await;
     let mut forward = lab.spawn(&["forward", "local/power", "echo", "--udp", "0"]);
@@ -81,7 +95,8 @@ async fn a_forwarded_udp_port_carries_datagrams_both_ways() {
 #[tokio::test]
 async fn a_refused_connection_is_closed_and_told_of_and_the_port_stays() {
     let lab = Lab::start().await;
-    let mut forward = lab.spawn(&["forward", "local/power", "on", "--tcp", "0", "-o", "json"]);
+    let mut forward =
+        lab.spawn(&["forward", "local/power", "watch", "soon", "--tcp", "0", "-o", "json"]);
     let listening: serde_json::Value = serde_json::from_str(&forward.line().await).unwrap();
     let address = listening["listening"].as_str().unwrap().strip_prefix("tcp://").unwrap();
     for _ in 0..2 {
@@ -91,7 +106,7 @@ async fn a_refused_connection_is_closed_and_told_of_and_the_port_stays() {
     forward.interrupt().await;
     let ended = forward.ended().await;
     assert_eq!(ended.code, Some(130));
-    assert_eq!(ended.err.matches("on is a call and cannot be opened").count(), 2, "{ended:?}");
+    assert_eq!(ended.err.matches("argument 1 (from): expected").count(), 2, "{ended:?}");
     lab.run(&["forward", "local/power", "--tcp", "0", "--udp", "0"]).await.failed(2);
     lab.run(&["forward", "local/none", "--tcp", "0"]).await.failed(10);
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

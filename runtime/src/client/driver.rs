@@ -28,8 +28,10 @@ use crate::{
 /// A call that was told to stop by its deadline has this long to say how it ended.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
-/// A deadline travels in whole milliseconds.
+/// A deadline travels in whole milliseconds …
 const ROUNDING: Duration = Duration::from_millis(1);
+/// … and what is left of one is never rounded to nothing.
+const ROUNDING_UP: Duration = Duration::from_nanos(999_999);
 
 /// Between attempts at an exporter that is not back yet.
 const NOT_YET: Duration = Duration::from_millis(100);
@@ -266,7 +268,7 @@ impl DriverRef {
             let message = make(Timing {
                 attempt,
                 age_ms: if attempt == 0 { 0 } else { ms(now - first_sent) },
-                deadline_ms: ms(limit.saturating_sub(now - began)),
+                deadline_ms: ms(limit.saturating_sub(now - began) + ROUNDING_UP),
                 done_below: guard.done_below(),
             });
             let sending =

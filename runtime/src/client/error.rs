@@ -74,7 +74,7 @@ pub enum CallError {
     #[error("{0}")]
     Lending(LendError),
     /// The arguments cannot be sent.
-    #[error("the arguments cannot be sent: {0}")]
+    #[error("it cannot be sent: {0}")]
     Unsendable(String),
     /// The answer cannot be read.
     #[error("the answer cannot be read: {0}")]

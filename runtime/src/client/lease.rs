@@ -1,14 +1,16 @@
 //! Leases as a client has them: values that renew themselves, and end with their owner.
 
 mod error;
+mod place;
 mod request;
 mod ticket;
+mod unit;
 
 use std::{fmt, time::Duration};
 
 use bus_schema::{
     Address, AdminAction, AdminAsk, Administered, Board, ClientName, ExporterName, Held,
-    LeaseAction, LeaseAsk, LeaseEnd, Leased, Path, TicketId, codec,
+    LeaseAction, LeaseAsk, LeaseEnd, Leased, Path, PlaceName, TicketId, codec,
     subject::{ExporterVerb, To},
 };
 use tokio::{sync::watch, time::sleep};
@@ -16,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::ticket::{Ticket, say};
 pub(crate) use self::ticket::{Tickets, on_news};
-pub use self::{error::LeaseError, request::LeaseRequest};
+pub use self::{error::LeaseError, place::PlaceLease, request::LeaseRequest};
 use super::{Client, DriverRef, Inner};
 
 /// A lease that needs no sign of life is looked at this often.
@@ -60,6 +62,14 @@ impl Lease {
     /// The top of the subtree.
     pub fn address(&self) -> Address {
         Address { exporter: self.exporter().clone(), path: self.path.clone() }
+    }
+
+    /// The place that it was leased as a part of.
+    pub fn place(&self) -> Option<PlaceName> {
+        match &*self.now.borrow() {
+            Leased::Held(held) => held.place.clone(),
+            _ => None,
+        }
     }
 
     /// Its ticket.

@@ -207,7 +207,7 @@ fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, BuildError> {
     let de = serde_path_to_error::Deserializer::new(&mut de, &mut track);
     T::deserialize(de).map_err(|error| {
         let path = track.path();
-        let error = BuildError::new(error);
+        let error = BuildError::new(bus_schema::plainly(&error.to_string()));
         path.iter().rev().filter_map(step).fold(error, BuildError::inside)
     })
 }

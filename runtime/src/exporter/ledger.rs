@@ -586,6 +586,9 @@ fn check_room(
     if closed {
         return Err(Refusal::new(RefusalCode::ShuttingDown, "the exporter is shutting down"));
     }
+    if call.deadline.is_zero() {
+        return Err(Refusal::new(RefusalCode::Expired, "its deadline had passed when it came"));
+    }
     if here >= CALLS_PER_DRIVER_MAX {
         return busy(format!("{here} calls wait at this driver already"), CALLS_PER_DRIVER_MAX);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus_schema::{
-    CallId, ClientName, RefusalCode, Session, StreamId, codec,
+    CallId, ClientName, Refusal, RefusalCode, Session, StreamId, codec,
     message::{Ack, Call, Cancel, Form, Open, Opened, Outcome, Parts, Reply, Reset, ResetCode},
     subject::{DriverVerb, ExporterVerb, FromExporter, To},
 };
@@ -120,6 +120,59 @@ async fn arguments_on_a_stream_of_another_session_are_refused() -> anyhow::Resul
     let subject = peer.subject("bob", DriverVerb::Call, "echo");
     let answer = peer.request("bob", &subject, call_in_parts(1, StreamId(1))).await?;
     assert_eq!(refusal_of(&answer.payload)?, RefusalCode::Malformed);
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// What a call of bob's to `echo` with these arguments is refused with.
+async fn refused(peer: &Peer, deadline_ms: u64, args: &'static [u8]) -> anyhow::Result<Refusal> {
+    let call = codec::encode(&Call {
+        id: None,
+        attempt: 0,
+        age_ms: 0,
+        deadline_ms,
+        done_below: 0,
+        epoch: None,
+        form: Form::Typed,
+        args: Bytes::from_static(args),
+        parts: None,
+    });
+    let subject = peer.subject("bob", DriverVerb::Call, "echo");
+    let answer = peer.request("bob", &subject, call).await?;
+    match codec::decode::<Reply>(&answer.payload)?.outcome {
+        Outcome::Refused(refusal) => Ok(refusal),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_typed_argument_is_refused_with_what_was_expected_and_what_came()
+-> anyhow::Result<()> {
+    let (lab, _, exporter, _) = bench().await?;
+    let peer = lab.peer().await?;
+    for (args, said) in [
+        (&b"\x91\x05"[..], "argument 1 (body): expected bytes, got 5"),
+        (b"\x91\x82\xa1x\x01\xa1y\x02", "argument 1 (body): expected bytes, got a map of 2"),
+        (b"\x91\xcb\x3f\xf8\0\0\0\0\0\0", "argument 1 (body): expected bytes, got 1.5"),
+        (b"\x91\xc1", "argument 1 (body): expected bytes, got bytes that are no value"),
+        (b"\x92\xa1x\xa1x", "takes 1 argument(s), got 2"),
+        (b"\x81\xa1x\x01", "arguments are an array"),
+    ] {
+        let refusal = refused(&peer, 1_000, args).await?;
+        assert_eq!(refusal.code, RefusalCode::BadArguments);
+        assert!(refusal.text.starts_with(said), "{refusal}");
+        assert!(refusal.text.contains("the method is echo(body: bytes) -> bytes"), "{refusal}");
+    }
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_comes_after_its_deadline_does_not_begin() -> anyhow::Result<()> {
+    let (lab, _, exporter, _) = bench().await?;
+    let peer = lab.peer().await?;
+    let refusal = refused(&peer, 0, b"\x91\xc4\x01x").await?;
+    assert_eq!(refusal.code, RefusalCode::Expired);
     exporter.shutdown(GRACE).await?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use bus_schema::{
-    Address, EventKind, Fault, LeaseEnd, Leased, RefusalCode, UnitState, driver, message::ResetCode,
+    Address, EventKind, Fault, LeaseEnd, Leased, Place, PlaceName, RefusalCode, UnitState, driver,
+    message::ResetCode,
 };
 use bus_tests::{Events, Lab, TestDriverClient};
 use runtime::{
@@ -199,6 +200,52 @@ async fn a_set_that_cannot_be_had_holds_nothing() -> anyhow::Result<()> {
     alice.lease(&"other".parse()?, &waiting()).await?.release().await?;
     drop(held);
     exporter.shutdown(GRACE).await?;
+    other.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_place_is_a_value_whose_roles_are_used_under_its_leases() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let node = Node::of("test", lab.driver())
+        .with_child("a", Node::of("test", lab.driver()))
+        .with_child("b", Node::of("test", lab.driver()));
+    let rules = |config: &mut runtime::ExporterConfig| {
+        config.leases.subtrees = vec!["a".parse().unwrap(), "b".parse().unwrap()];
+    };
+    let bench = lab.lend("bench", node, rules).await?;
+    let other = lab.lend("other", Node::of("test", lab.driver()), |_| ()).await?;
+    let (alice, bob) = (lab.client("alice").await?, lab.client("bob").await?);
+    let name: PlaceName = "rpi".parse()?;
+    let roles = [("power", "bench/a"), ("serial", "other"), ("usb", "other")];
+    let roles = roles.map(|(role, at)| (role.parse().unwrap(), at.parse().unwrap()));
+    let (labels, description) = Default::default();
+    let roles = roles.into_iter().collect();
+    let place = Place { name: name.clone(), roles, labels, description, removed: false };
+    alice.write_place(&place).await?;
+
+    let held = alice.lease_place(&name, &LeaseRequest::default()).await?;
+    assert_eq!(held.leases().len(), 2, "two roles are of one board");
+    assert_eq!(held.leases()[0].place(), Some(name.clone()));
+    TestDriverClient::new(held.driver(&"power".parse()?).unwrap()).count().await?;
+    let usb = TestDriverClient::new(held.driver(&"usb".parse()?).unwrap());
+    usb.count().await?;
+    assert!(held.driver(&"screen".parse()?).is_none());
+    let b: Address = "bench/b".parse()?;
+    bob.lease(&b, &LeaseRequest::default()).await?.release().await?; // no part of it
+    let error = bob.lease_place(&name, &LeaseRequest::default()).await.unwrap_err();
+    assert!(matches!(error, LeaseError::Refused { .. }), "{error}");
+
+    bob.kick(&"other".parse()?, None, "fire".to_owned()).await?;
+    let (at, why, _) = held.ended().await;
+    assert_eq!((at.to_string().as_str(), why), ("other", LeaseEnd::Kicked));
+    assert_eq!(refused(usb.count().await.unwrap_err()).code, RefusalCode::NotLeased);
+    drop(held);
+    bob.lease_place(&name, &waiting()).await?.release().await?;
+    bench.shutdown(GRACE).await?;
+    let error = bob.lease_place(&name, &LeaseRequest::default()).await.unwrap_err();
+    assert!(error.to_string().starts_with("@rpi/power: no exporter bench"), "{error}");
+    alice.lease(&"other".parse()?, &LeaseRequest::default()).await?.release().await?;
     other.shutdown(GRACE).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -83,9 +83,11 @@ async fn bind_unix(path: Option<&Path>) -> io::Result<(Listener, Local, SocketFi
             (dir.path().join("socket"), Some(dir))
         }
     };
-    // The file of a socket that nobody listens on any more is replaced.
+    // The file of a socket that nobody listens on any more is replaced; any other file is not ours.
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if UnixStream::connect(&path).await.as_ref().is_err_and(refused) {
+    let is_socket =
+        |path| std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    if is_socket(&path) && UnixStream::connect(&path).await.as_ref().is_err_and(refused) {
         std::fs::remove_file(&path)?;
     }
     let listener = UnixListener::bind(&path)?;

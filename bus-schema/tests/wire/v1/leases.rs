@@ -29,6 +29,7 @@ fn held() -> Held {
         left_ms: 7_200_000,
         keep_alive_ms: Some(60_000),
         starting: true,
+        place: None,
     }
 }
 
@@ -54,7 +55,7 @@ fn board() -> Board {
         queue: vec![waiter],
         waiting: 1,
     };
-    Board { incarnation: INCARNATION, required: true, units: vec![free, taken], more: 1 }
+    Board { incarnation: INCARNATION, required: true, units: vec![free, taken], at: None, more: 1 }
 }
 
 #[test]
@@ -68,6 +69,7 @@ fn a_request_for_a_lease() {
                 priority: 5,
                 confirm: true,
                 detached: true,
+                place: None,
             }))
         },
         "
@@ -94,6 +96,37 @@ fn a_request_for_a_lease() {
                 d920 3030303030303030303030303030616230303030303030303030303030303031
               a2 646f 81 | do: map of 1
                 a7 61637175697265 80 | acquire: map of 0
+        ",
+    );
+}
+
+#[test]
+fn a_lease_that_is_a_part_of_a_place() {
+    let place = Some("rpi-1".parse().unwrap());
+    assert_wire(
+        &ask(LeaseAction::Acquire(Acquire { place: place.clone(), ..Acquire::default() })),
+        "
+            01 30 | version 1, lease
+            82 | map of 2
+              a6 7469636b6574 | ticket: 00000000000000ab0000000000000001
+                d920 3030303030303030303030303030616230303030303030303030303030303031
+              a2 646f 81 | do: map of 1
+                a7 61637175697265 81 | acquire: map of 1
+                  a5 706c616365  a5 7270692d31 | place: rpi-1
+        ",
+    );
+    assert_wire(
+        &Leased::Held(Held { place, starting: false, allowed: vec![], ..held() }),
+        "
+            01 31 | version 1, leased
+            81 | map of 1
+              a4 68656c64 86 | held: map of 6
+                a5 65706f6368  cf 0006610bfe585400 | epoch: 1795554000000000
+                a4 70617468  a7 626f6172642d61 | path: board-a
+                a6 686f6c646572  a5 616c696365 | holder: alice
+                a7 6c6566745f6d73  ce 006ddd00 | left_ms: 7200000
+                ad 6b6565705f616c6976655f6d73  cd ea60 | keep_alive_ms: 60000
+                a5 706c616365  a5 7270692d31 | place: rpi-1
         ",
     );
 }
@@ -315,6 +348,22 @@ fn what_an_admin_asks() {
               a7 72656675736564 82 | refused: map of 2
                 a4 636f6465  ab 6e6f742d616c6c6f776564 | code: not-allowed
                 a4 74657874  a2 6e6f | text: no
+        ",
+    );
+}
+
+#[test]
+fn a_board_that_was_asked_about_a_driver() {
+    assert_wire(
+        &Board { units: vec![], required: false, at: Some("board-a".parse().unwrap()), ..board() },
+        "
+            01 35 | version 1, board
+            84 | map of 4
+              ab 696e6361726e6174696f6e | incarnation: 000000000000001f
+                b0 30303030303030303030303030303166
+              a5 756e697473 90 | units: list of 0
+              a2 6174  a7 626f6172642d61 | at: board-a
+              a4 6d6f7265  01 | more: 1
         ",
     );
 }

@@ -40,6 +40,7 @@ pub(crate) fn as_json(lease: &Lease) -> Json {
         "ticket": lease.ticket(),
         "holder": holder,
         "left_ms": left_ms,
+        "place": lease.place(),
     })
 }
 

@@ -1,15 +1,18 @@
 //! `jmp-bus lease kick`: an admin ends a lease.
 
-use bus_schema::{Address, TicketId};
+use std::collections::BTreeSet;
+
+use bus_schema::{Address, LeaseTarget, TicketId};
 use serde_json::json;
 
-use crate::{advice::CliError, session::Session};
+use super::each::each;
+use crate::{advice::CliError, session::Session, wanted::address_of};
 
 /// Ends the lease on a board, whoever has it. A board that is unsafe is made safe once more.
 #[derive(Debug, clap::Args)]
 pub(super) struct Cmd {
-    /// The board.
-    address: Address,
+    /// The board, or `@place` for all boards of a place.
+    address: LeaseTarget,
     /// Why, for its holder.
     #[arg(long, value_name = "TEXT", required = true)]
     reason: String,
@@ -21,7 +24,29 @@ pub(super) struct Cmd {
 impl Cmd {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
         let client = session.client().await?;
-        let done = client.kick(&self.address, self.ticket, self.reason).await?;
-        session.out.document(&json!({ "done": done }), || format!("{done}\n")).await
+        let name = match &self.address {
+            LeaseTarget::Place(name) => name,
+            LeaseTarget::Driver(target) => {
+                let address = address_of(client, target).await?;
+                let done = client.kick(&address, self.ticket, self.reason).await?;
+                return session
+                    .out
+                    .document(&json!({ "done": done }), || format!("{done}\n"))
+                    .await;
+            }
+        };
+        if self.ticket.is_some() {
+            let text = "a ticket is one exporter's: name that instead of the place";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        let place = client.place(name).await?;
+        let units = client.place_units(&place).await?.into_iter().map(|(_, unit)| unit);
+        let units: BTreeSet<Address> = units.collect();
+        let kick = async |at: &Address| client.kick(at, None, self.reason.clone()).await;
+        each(session, units, kick, |address, done| {
+            let data = json!({ "address": address.to_string(), "done": done });
+            (data, format!("{address}: {done}\n"))
+        })
+        .await
     }
 }

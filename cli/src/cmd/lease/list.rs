@@ -3,7 +3,7 @@
 use bus_schema::{Address, Board, BoardUnit, ExporterName};
 use serde_json::{Value as Json, json};
 
-use super::acquire::time;
+use super::{acquire::time, boards};
 use crate::{advice::CliError, output::Output, session::Session, table::table};
 
 /// Everything that can be leased, and who has it.
@@ -43,23 +43,8 @@ impl List {
 
 impl Queue {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let client = session.client().await?;
-        let names: Vec<_> = match self.exporter {
-            Some(exporter) => vec![exporter],
-            None => {
-                let here = client.registry().exporters().await?;
-                here.into_iter().map(|presence| presence.exporter).collect()
-            }
-        };
         let (mut data, mut rows) = (Vec::new(), Vec::new());
-        for exporter in names {
-            let board = match client.board(&exporter).await {
-                Ok(board) => board,
-                Err(error) => {
-                    session.out.note(error); // the others are shown all the same
-                    continue;
-                }
-            };
+        for (exporter, board) in boards(session, self.exporter.as_ref()).await? {
             for unit in &board.units {
                 let address = address(&exporter, unit);
                 for (at, waiter) in unit.queue.iter().enumerate() {
@@ -79,21 +64,20 @@ impl Queue {
     }
 }
 
-/// What one exporter says now, or what all of them said last.
+/// What one exporter says now, or all of them.
 async fn boards(
     session: &Session,
     exporter: Option<&ExporterName>,
 ) -> Result<Vec<(ExporterName, Board)>, CliError> {
     let client = session.client().await?;
-    match exporter {
-        Some(exporter) => Ok(vec![(exporter.clone(), client.board(exporter).await?)]),
-        None => {
-            let here = client.registry().exporters().await?;
-            let mut boards = client.registry().boards().await?;
-            boards.retain(|(name, _)| here.iter().any(|presence| presence.exporter == *name));
-            Ok(boards)
-        }
+    if let Some(exporter) = exporter {
+        return Ok(vec![(exporter.clone(), client.board(exporter).await?)]);
     }
+    let boards::Boards { boards, silent } = boards::now(client, boards::Which::All).await?;
+    for exporter in silent {
+        session.out.note(format_args!("{exporter} does not answer: this is what it said last"));
+    }
+    Ok(boards)
 }
 
 async fn watch(session: &Session, only: Option<&ExporterName>) -> Result<(), CliError> {
@@ -149,12 +133,13 @@ fn as_json(exporter: &ExporterName, unit: &BoardUnit) -> Json {
     data
 }
 
-fn row(exporter: &ExporterName, unit: &BoardUnit) -> [String; 5] {
-    let (mut who, mut left) = (String::new(), String::new());
+fn row(exporter: &ExporterName, unit: &BoardUnit) -> [String; 6] {
+    let (mut who, mut left, mut place) = (String::new(), String::new(), String::new());
     if let Some(lease) = &unit.lease {
         let users = std::iter::once(&lease.holder).chain(&lease.allowed);
         who = users.map(ToString::to_string).collect::<Vec<_>>().join(",");
         left = format!("for {}", time(lease.left_ms));
+        place = lease.place.as_ref().map(|place| format!("@{place}")).unwrap_or_default();
     }
     let waiting = match unit.waiting {
         0 => String::new(),
@@ -166,6 +151,7 @@ fn row(exporter: &ExporterName, unit: &BoardUnit) -> [String; 5] {
         unit.state.to_string(),
         who,
         left,
+        place,
         more.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>().join("; "),
     ]
 }

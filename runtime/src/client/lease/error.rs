@@ -1,10 +1,10 @@
 //! Every way a lease can be missed or lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bus_schema::{LeaseEnd, Refusal};
+use bus_schema::{LeaseEnd, PlaceRef, Refusal};
 
-use crate::bus::BusError;
+use crate::{PlaceError, bus::BusError};
 
 /// Why there is no lease.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,6 +50,17 @@ pub enum LeaseError {
         wanted: usize,
         /// How many there are.
         found: usize,
+    },
+    /// The place is not there.
+    #[error("{0}")]
+    Place(Arc<PlaceError>),
+    /// A driver of a place cannot be had.
+    #[error("{of}: {error}")]
+    Role {
+        /// Which.
+        of: PlaceRef,
+        /// Why not.
+        error: Box<LeaseError>,
     },
     /// The exporter does not answer.
     #[error("exporter {exporter} does not answer")]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
-    Acquire, Address, LeaseAction, LeaseEnd, Leased,
+    Acquire, Address, LeaseAction, LeaseEnd, Leased, PlaceName,
     limits::{LEASE_ALIVE, OFFER_HELD},
 };
 use futures_util::future::join_all;
@@ -37,6 +37,9 @@ pub struct LeaseRequest {
     pub priority: u64,
     /// It goes on to its end without signs of life.
     pub detached: bool,
+    /// The place that it is leased as a part of, as lists show it: see
+    /// [`Client::lease_place`].
+    pub place: Option<PlaceName>,
 }
 
 impl LeaseRequest {
@@ -47,6 +50,7 @@ impl LeaseRequest {
             priority: self.priority,
             confirm,
             detached: self.detached,
+            place: self.place.clone(),
         })
     }
 }

@@ -178,14 +178,22 @@ pub(super) async fn request<M: Message>(
     to: To,
     message: Bytes,
 ) -> Result<M, LeaseError> {
+    let answer = answer(inner, exporter, to, message).await?;
+    codec::decode(answer.payload()).map_err(|error| LeaseError::Garbled(error.to_string()))
+}
+
+/// The same, with an answer of whatever kind.
+pub(super) async fn answer(
+    inner: &Arc<Inner>,
+    exporter: &ExporterName,
+    to: To,
+    message: Bytes,
+) -> Result<Incoming, LeaseError> {
     let began = Instant::now();
     for _ in 0..ASKS_MAX {
         let asked = inner.ask_exporter(exporter, to.clone(), message.clone(), ASK_AGAIN).await;
         match asked {
-            Ok(answer) => {
-                return codec::decode(answer.payload())
-                    .map_err(|error| LeaseError::Garbled(error.to_string()));
-            }
+            Ok(answer) => return Ok(answer),
             Err(CallError::NoDriver { .. }) => {
                 let fresh = inner.calls.is_fresh(inner.control());
                 if !fresh || began.elapsed() > ASK_AGAIN * ASKS_MAX {

@@ -108,10 +108,10 @@ fn a_wrong_value_says_what_would_be_right() {
 fn a_value_that_only_the_rust_type_refuses_has_its_place_too() {
     assert_eq!(
         said_of_config("{url: x, port: 70000}"),
-        "exporter.yaml:4:27: export.p.config.port: invalid value: integer `70000`, expected u16"
+        "exporter.yaml:4:27: export.p.config.port: expected an integer from 0 to 65535, got 70000"
     );
     assert_eq!(
         said_of_config("{url: x, pins: [1, 70000]}"),
-        "exporter.yaml:4:31: export.p.config.pins.1: invalid value: integer `70000`, expected u16"
+        "exporter.yaml:4:31: export.p.config.pins.1: expected an integer from 0 to 65535, got 70000"
     );
 }

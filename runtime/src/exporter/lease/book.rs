@@ -14,8 +14,8 @@ mod tests;
 use std::{collections::HashMap, time::Duration};
 
 use bus_schema::{
-    Acquire, ClientName, EventKind, LeaseAction, LeaseEnd, LeaseNews, Leased, Path, Refusal,
-    RefusalCode, TicketId,
+    Acquire, ClientName, EventKind, LeaseAction, LeaseEnd, LeaseNews, Leased, Path, PlaceName,
+    Refusal, RefusalCode, TicketId,
     limits::{LEASE_ALLOWED_MAX, TICKETS_MAX, TICKETS_PER_CLIENT_MAX},
 };
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub(crate) struct Lease {
     pub(crate) detached: bool,
     /// The hook before it has not ended.
     pub(crate) starting: bool,
+    /// The place that it was asked for as a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<PlaceName>,
 }
 
 impl Lease {
@@ -461,6 +464,7 @@ impl Book {
         ticket.heard = now;
         ticket.news = None;
         let (duration, detached) = (ticket.duration, ticket.asked.detached);
+        let place = ticket.asked.place.clone();
         let lease = Lease {
             epoch: self.next_epoch(now),
             client: key.client.clone(),
@@ -470,6 +474,7 @@ impl Book {
             until: now + duration,
             detached,
             starting: self.hook_before,
+            place,
         };
         self.begin(unit, lease);
     }

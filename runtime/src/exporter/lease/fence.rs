@@ -182,6 +182,7 @@ mod tests {
             until: Duration::from_secs(1),
             detached: false,
             starting: false,
+            place: None,
         }
     }
 

@@ -203,6 +203,7 @@ mod tests {
             until: Duration::from_secs(2),
             detached: true,
             starting: false,
+            place: Some("rpi-1".parse().unwrap()),
         };
         Entry::Lease { path: "a/b".parse().unwrap(), lease }
     }

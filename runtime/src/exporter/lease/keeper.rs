@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    AdminAction, AdminAsk, Administered, ClientName, EventKind, LeaseAction, LeaseAsk, LeaseNews,
-    Leased, Refusal, RefusalCode, codec, message::ResetCode, subject::FromExporter,
+    AdminAction, AdminAsk, Administered, Board, ClientName, EventKind, LeaseAction, LeaseAsk,
+    LeaseNews, Leased, Refusal, RefusalCode, codec, message::ResetCode, subject::FromExporter,
 };
 use bytes::Bytes;
 use tokio::{
@@ -213,8 +213,12 @@ impl Keeper {
     fn lease(&mut self, client: &ClientName, ask: LeaseAsk, now: Duration) -> Answered {
         let refused = |refusal| Answered::Leased(Leased::Refused(refusal));
         if ask.action == LeaseAction::Status {
+            let at = match self.unit(&ask.path, ask.driver) {
+                Ok(unit) => Some(self.book.units[unit].path.clone()),
+                Err(refusal) => return refused(refusal),
+            };
             let board = self.book.board(self.core.incarnation, Queues::Shown, now);
-            return Answered::Board(board);
+            return Answered::Board(Board { at, ..board });
         }
         if let (LeaseAction::Acquire(_), Some((why, _))) = (&ask.action, &self.broken) {
             return refused(Refusal::new(RefusalCode::Failed, why));
@@ -402,7 +406,7 @@ impl Keeper {
 
 enum Answered {
     Leased(Leased),
-    Board(bus_schema::Board),
+    Board(Board),
 }
 
 impl Answered {

@@ -64,6 +64,7 @@ impl Book {
             left_ms: ms(lease.until.saturating_sub(now)),
             keep_alive_ms: (!lease.detached).then(|| ms(self.rules.keep_alive)),
             starting: lease.starting,
+            place: lease.place.clone(),
         }
     }
 
@@ -124,7 +125,7 @@ impl Book {
     pub(crate) fn board(&self, incarnation: Incarnation, queues: Queues, now: Duration) -> Board {
         let units = self.units.iter().map(|unit| self.board_unit(unit, queues, now)).collect();
         let required = self.rules.required;
-        let mut board = Board { incarnation, required, units, more: 0 };
+        let mut board = Board { incarnation, required, units, at: None, more: 0 };
         while codec::encode(&board).len() > BOARD_BYTES_MAX && !board.units.is_empty() {
             let keep = board.units.len() / 2;
             board.more += (board.units.len() - keep) as u64;

@@ -103,6 +103,7 @@ impl Book {
             until: old.until,
             detached: true,
             starting: self.hook_before,
+            place: old.place.clone(),
         };
         self.adopt_ticket(unit, &lease, now);
         self.begin(unit, lease);

@@ -66,6 +66,7 @@ impl Book {
                 until: until.min(now + self.rules.duration_max),
                 detached: held.keep_alive_ms.is_none(),
                 starting: false,
+                place: held.place,
             };
             Some(match unit.state {
                 UnitState::Held | UnitState::Starting => Entry::Lease { path: unit.path, lease },

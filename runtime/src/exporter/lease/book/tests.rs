@@ -520,6 +520,7 @@ fn action(what: &What) -> LeaseAction {
             confirm: *confirm,
             detached: *detached,
             duration_ms: 0,
+            place: None,
         }),
         What::Confirm => LeaseAction::Confirm,
         What::Decline => LeaseAction::Decline { pause_ms: 300 },
