@@ -32,7 +32,7 @@ const SOON: Duration = Duration::from_micros(20);
 const WAITING_MAX: usize = CALLS_PER_CLIENT_MAX;
 
 /// Where an answer goes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReplyTo {
     pub(crate) subject: Subject,
     /// Whether its asker takes it together with others.
