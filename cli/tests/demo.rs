@@ -190,7 +190,7 @@ async fn an_interrupt_in_the_middle_cleans_up() {
 }
 
 #[tokio::test]
-async fn a_demo_that_is_killed_leaves_no_process() {
+async fn a_demo_that_is_killed_leaves_no_process_and_its_files_go_with_the_next() {
     let machine = Machine::with_uname("exec sleep 1000").await;
     let mut demo = machine.demo(&["--board", "shell"]).spawn().unwrap();
     says(&mut demo, "power on").await;
@@ -202,6 +202,9 @@ async fn a_demo_that_is_killed_leaves_no_process() {
         }
     };
     timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{:?}", machine.processes()));
+    assert!(fs::read_dir(machine.0.path().join("tmp")).unwrap().next().is_some());
+    machine.run(&["--board", "shell", "--nats-server", "/no/such"]).await;
+    machine.is_as_before();
 }
 
 #[tokio::test]

@@ -11,14 +11,13 @@ use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use serde::Deserialize;
-use tempfile::TempDir;
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -32,7 +31,10 @@ use self::{
     package::last_lines,
     server::{Search, usable},
 };
-use crate::settings::{Auth, Secret, Settings};
+use crate::{
+    scratch::ScratchDir,
+    settings::{Auth, Secret, Settings},
+};
 
 /// How long a server may take to answer; a kept store with much in it takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -162,7 +164,7 @@ pub enum BrokerError {
 pub struct LocalBroker {
     keeper: Option<Keeper>, // before `run`, which goes when the server has gone
     server: PathBuf,
-    run: TempDir,
+    run: ScratchDir,
     store: PathBuf,
     /// Held by the server, too: a store is free when nobody writes to it any more.
     lock: Option<File>,
@@ -179,7 +181,7 @@ impl LocalBroker {
     pub async fn start(options: BrokerOptions) -> Result<Self, BrokerError> {
         let server = find(&options).await?;
         options.progress.tell(Progress::Starting { server: server.clone() });
-        let run = run_dir()?;
+        let run = ScratchDir::new("broker").map_err(at(&std::env::temp_dir()))?;
         let store = match &options.store {
             None => run.path().join("store"),
             Some(store) => std::path::absolute(store).map_err(at(store))?,
@@ -277,7 +279,11 @@ impl LocalBroker {
             fs::remove_file(&stale).map_err(at(&stale))?;
         }
         write_private(&run.join("nats-server.conf"), &configuration(run, &self.store, port)?)?;
-        let lock = self.lock.as_ref().map(File::try_clone).transpose().map_err(at(&self.store))?;
+        let lock = match &self.lock {
+            Some(lock) => lock.try_clone(),
+            None => self.run.lend(),
+        };
+        let lock = lock.map_err(at(&self.store))?;
         let keeper = Keeper::start(&self.server, run, lock)
             .map_err(|source| BrokerError::Start { server: self.server.clone(), source })?;
         let outcome = tokio::select! {
@@ -310,14 +316,6 @@ async fn find(options: &BrokerOptions) -> Result<PathBuf, BrokerError> {
         Ok(()) => Ok(named),
         Err(why) => Err(BrokerError::Named { why }),
     }
-}
-
-fn run_dir() -> Result<TempDir, BrokerError> {
-    tempfile::Builder::new()
-        .prefix("jmp-bus-broker-")
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(at(&std::env::temp_dir()))
 }
 
 fn lock(store: &Path) -> Result<File, BrokerError> {

@@ -29,6 +29,7 @@ mod node;
 mod places;
 mod registry;
 mod resource;
+mod scratch;
 mod settings;
 mod stored;
 mod stream;
@@ -62,6 +63,7 @@ pub use node::{Factory, Node, Role};
 pub use places::PlaceError;
 pub use registry::{BoardWatch, Change, Found, Registry, Watch, Why};
 pub use resource::{Extent, Resource, ResourceError, ResourceInfo, ResourceWriter};
+pub use scratch::ScratchDir;
 pub use settings::{
     Auth, BadServer, Flags, Secret, Settings, SettingsError, Source, Sources, Tls, Warning,
 };

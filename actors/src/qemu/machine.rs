@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -10,8 +9,8 @@ use std::{
 };
 
 use bus_schema::{Fault, FaultKind};
+use runtime::ScratchDir;
 use serde_json::{Value as Json, json};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     net::{UnixListener, UnixStream},
@@ -62,7 +61,7 @@ struct Run {
     ended: watch::Receiver<Option<String>>,
     qmp: Qmp<UnixStream>,
     ports: BTreeMap<String, u16>,
-    dir: TempDir,
+    dir: ScratchDir,
     /// Reaps the keeper.
     _tasks: JoinSet<()>,
 }
@@ -151,7 +150,7 @@ impl Run {
             kvm_opens()?;
         }
         command::resize_disk(config, sizes)?;
-        let dir = private_dir()?;
+        let dir = ScratchDir::short("qemu", RUN_PATH_MAX)?;
         let line_in = UnixListener::bind(dir.path().join("console.sock"))?;
         let qmp_in = UnixListener::bind(dir.path().join("qmp.sock"))?;
         let mut keeper = Command::new("/bin/sh");
@@ -235,17 +234,6 @@ async fn last_words(mut stderr: impl AsyncRead + Unpin) -> String {
         said.drain(..said.len().saturating_sub(SAID_BYTES_MAX));
     }
     String::from_utf8_lossy(&said).into_owned()
-}
-
-/// A directory for sockets, whose paths have to be short.
-fn private_dir() -> io::Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("jmp-qemu-");
-    let dir = builder.tempdir()?;
-    match dir.path().as_os_str().len() <= RUN_PATH_MAX {
-        true => Ok(dir),
-        false => builder.tempdir_in("/tmp"),
-    }
 }
 
 /// The ports that the kernel has chosen, found by the guest's ports and the order of the rules.

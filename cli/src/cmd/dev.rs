@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runtime::{BrokerOptions, Config, LocalBroker, OnProgress, Progress};
+use runtime::{BrokerOptions, Config, LocalBroker, OnProgress, Progress, ScratchDir};
 use serde_json::json;
 
 use super::serve::{Serving, serve};
@@ -32,7 +32,7 @@ pub(crate) struct Cmd {
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         // Before the broker, which takes longer.
-        let scratch = tempfile::tempdir().map_err(|error| CliError::io("keep state", error))?;
+        let scratch = ScratchDir::new("dev").map_err(|error| CliError::io("keep state", error))?;
         let state_dir = scratch.path().join("state");
         let config = match &self.file {
             Some(file) => Config::read(file, &session.kinds, &state_dir)?,

@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use bus_schema::Root;
-use runtime::{Auth, BrokerOptions, LocalBroker};
-use tempfile::TempDir;
+use runtime::{Auth, BrokerOptions, LocalBroker, ScratchDir};
 use tokio::{
     process::Command,
     sync::OnceCell,
@@ -49,7 +48,7 @@ const NOT_OURS: [&str; 11] = [
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) board: &'static Board,
-    dir: TempDir,
+    dir: ScratchDir,
     options: BrokerOptions,
     broker: OnceCell<LocalBroker>,
     root: Root,
@@ -63,7 +62,8 @@ impl Stage {
         options: BrokerOptions,
         root: Root,
     ) -> Result<Self, CliError> {
-        let dir = private_dir().map_err(|source| CliError::io("make a directory", source))?;
+        let dir = ScratchDir::short("demo", DIR_PATH_MAX)
+            .map_err(|source| CliError::io("make a directory", source))?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Ok(Self { board, dir, options, broker: OnceCell::new(), root, tasks, stop })
     }
@@ -173,16 +173,6 @@ impl Stage {
         ended.context("a process of the demo does not end")?;
         ensure!(left.is_empty(), "the board is still on: processes {left:?}");
         Ok(((), "no process and no file is left".to_owned()))
-    }
-}
-
-fn private_dir() -> std::io::Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("jmp-bus-demo-");
-    let dir = builder.tempdir()?;
-    match dir.path().as_os_str().len() <= DIR_PATH_MAX {
-        true => Ok(dir),
-        false => builder.tempdir_in("/tmp"),
     }
 }
 

@@ -1,8 +1,12 @@
 //! `jmp-bus serve`, `check`, `drivers`, `dev`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::lab::{Lab, Running, program, run};
 
@@ -93,6 +97,42 @@ async fn what_a_killed_desk_has_left_is_not_believed() {
     let none = run(program(&home).args(["call", "bench/power", "on"])).await.failed(15);
     assert!(none.starts_with("jmp-bus: no broker is named\n"), "{none}");
     assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn a_desk_that_is_killed_takes_its_broker_along_and_its_files_go_with_the_next() {
+    let home = tempfile::tempdir().unwrap();
+    let tmp = home.path().join("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let files = || {
+        let entries = std::fs::read_dir(&tmp).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>()
+    };
+    let desk = || Running::start(program(&home).env("TMPDIR", &tmp).args(["dev", "-o", "json"]));
+    let mut dev = desk();
+    let told: serde_json::Value = serde_json::from_str(&dev.line().await).unwrap();
+    let broker = told["server"].as_str().unwrap().strip_prefix("nats://").unwrap();
+    dev.line().await; // its exporter is up
+    let of_the_first = files();
+    assert_eq!(of_the_first.len(), 2, "{of_the_first:?}");
+
+    dev.signal("-KILL").await;
+    dev.ended().await;
+    // Its broker's directory goes last of what goes by itself.
+    let gone = async { while TcpStream::connect(broker).await.is_ok() || files().len() > 1 {} };
+    timeout(Duration::from_secs(10), gone).await.expect("its broker ends");
+    assert_eq!(files().len(), 1);
+
+    let mut next = desk();
+    for _ in 0..2 {
+        next.line().await;
+    }
+    let of_the_next = files();
+    assert_eq!(of_the_next.len(), 2, "{of_the_next:?}");
+    assert!(of_the_next.is_disjoint(&of_the_first), "{of_the_next:?}");
+    next.interrupt().await;
+    assert_eq!(next.ended().await.code, Some(0));
+    assert_eq!(files(), BTreeSet::new());
 }
 
 #[tokio::test]

@@ -34,14 +34,14 @@ enum Life {
 impl Keeper {
     /// Starts `server` with the configuration in `run`. Whoever starts it lends it the `lock` until
     /// the server has ended.
-    pub(super) fn start(server: &Path, run: &Path, lock: Option<File>) -> io::Result<Self> {
+    pub(super) fn start(server: &Path, run: &Path, lock: File) -> io::Result<Self> {
         let mut child = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "jmp-bus-keeper"])
             .args([run, server])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(lock.map_or_else(Stdio::null, Stdio::from))
+            .stderr(lock)
             .process_group(0)
             .spawn()?;
         let orders = child.stdin.take();

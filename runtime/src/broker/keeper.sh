@@ -4,7 +4,8 @@
 # so that a terminal's Ctrl-C does not reach the server and a wrapper script cannot hide it.
 #
 # Standard output is a pipe that only the server keeps open: its end is the server's end.
-# Standard error is the lock on the store, if any: the server holds it until it has ended.
+# Standard error is the lock on the store, or where that goes with the server, on the directory: the
+# server holds it until it has ended.
 
 run=$1
 server=$2

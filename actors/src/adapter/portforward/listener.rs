@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::TempDir;
+use runtime::ScratchDir;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{Local, PortforwardError};
@@ -27,7 +27,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    _dir: Option<TempDir>,
+    _dir: Option<ScratchDir>,
 }
 
 impl Drop for SocketFile {
@@ -79,7 +79,7 @@ async fn bind_unix(path: Option<&Path>) -> io::Result<(Listener, Local, SocketFi
     let (path, dir) = match path {
         Some(path) => (path.to_owned(), None),
         None => {
-            let dir = tempfile::Builder::new().prefix("jmp-bus-").tempdir()?;
+            let dir = ScratchDir::new("forward")?;
             (dir.path().join("socket"), Some(dir))
         }
     };
