@@ -130,6 +130,8 @@ pub const LEASE_PRIORITY_MAX: u64 = 100;
 pub const TICKETS_MAX: usize = 4096;
 /// Tickets of one client at one exporter: a set and a few terminals.
 pub const TICKETS_PER_CLIENT_MAX: usize = 256;
+/// Longest reason for which a subtree is drained: every board shows it.
+pub const CLOSURE_REASON_BYTES_MAX: usize = 256;
 /// Clients that one lease is shared with.
 pub const LEASE_ALLOWED_MAX: usize = 32;
 /// Exporters that one request by labels puts tickets on.

@@ -431,7 +431,14 @@ proptest! {
         let (ticket, number, now) = news;
         survives(&LeaseNews { ticket, number, now })?;
         let (path, driver, reason, ticket) = kick;
-        survives(&AdminAsk { path, driver, action: AdminAction::Kick { reason, ticket } })?;
+        for action in [
+            AdminAction::Kick { reason: reason.clone(), ticket },
+            AdminAction::Drain { reason, maintenance: ticket.is_some() },
+            AdminAction::Resume,
+            AdminAction::Reload,
+        ] {
+            survives(&AdminAsk { path: path.clone(), driver, action })?;
+        }
         survives(&administered)?;
         let (incarnation, required, units, more) = board;
         let at = units.first().map(|unit: &BoardUnit| unit.path.clone());

@@ -8,7 +8,8 @@ use std::{
 
 use bus_schema::{
     AdminAction, AdminAsk, Administered, Board, ClientName, EventKind, LeaseAction, LeaseAsk,
-    LeaseNews, Leased, Refusal, RefusalCode, codec, message::ResetCode, subject::FromExporter,
+    LeaseNews, Leased, Refusal, RefusalCode, codec, limits::CLOSURE_REASON_BYTES_MAX,
+    message::ResetCode, subject::FromExporter,
 };
 use bytes::Bytes;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
 
 use super::{
     Hooks, Journal, LeaseRules, Word,
-    book::{Book, Effect, Entry, Phase, Queues, Standing, UnitAt},
+    book::{Book, Closure, Effect, Entry, Phase, Queues, Standing, UnitAt},
     finish,
 };
 use crate::exporter::core::Core;
@@ -196,7 +197,7 @@ impl Keeper {
                 Some(Answer { reply, message: codec::encode(&answer), grants: false })
             }
             Word::Close { why } => {
-                self.book.close(why, now);
+                self.book.leave(why, now);
                 None
             }
             Word::Begun { unit, epoch, hook } => {
@@ -241,17 +242,29 @@ impl Keeper {
         ask: AdminAsk,
         now: Duration,
     ) -> Result<String, Refusal> {
-        let AdminAction::Kick { reason, ticket } = ask.action;
-        let reason = match reason.is_empty() {
-            true => format!("by {client}"),
-            false => format!("{reason} (by {client})"),
-        };
-        match ticket {
-            Some(ticket) => self.book.kick_ticket(ticket, &reason, now),
-            None => {
-                let unit = self.unit(&ask.path, ask.driver)?;
-                self.book.kick(unit, &reason, now)
+        let unit = || self.core.leases.unit(&self.core.name, &self.core.slots, &ask.path, ask.driver);
+        match ask.action {
+            AdminAction::Kick { reason, ticket } => {
+                let reason = match reason.is_empty() {
+                    true => format!("by {client}"),
+                    false => format!("{reason} (by {client})"),
+                };
+                match ticket {
+                    Some(ticket) => self.book.kick_ticket(ticket, &reason, now),
+                    None => self.book.kick(unit()?, &reason, now),
+                }
             }
+            AdminAction::Drain { reason, .. } if reason.len() > CLOSURE_REASON_BYTES_MAX => {
+                let text = format!("a reason has at most {CLOSURE_REASON_BYTES_MAX} bytes");
+                Err(Refusal::new(RefusalCode::TooLarge, text)
+                    .with_limit(CLOSURE_REASON_BYTES_MAX as u64))
+            }
+            AdminAction::Drain { reason, maintenance } => {
+                let closure = Closure { by: client.clone(), reason, maintenance };
+                Ok(self.book.drain(unit()?, &closure, now))
+            }
+            AdminAction::Resume => Ok(self.book.resume_grants(unit()?, client, now)),
+            AdminAction::Reload => Err(Refusal::new(RefusalCode::Failed, "not yet")),
         }
     }
 

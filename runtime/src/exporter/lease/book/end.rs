@@ -184,17 +184,4 @@ impl Book {
             self.effects.push(Effect::Finish(unit));
         }
     }
-
-    /// Nothing is granted any more; what is held goes on.
-    pub(crate) fn close(&mut self, why: &str, now: Duration) {
-        for unit in &mut self.units {
-            unit.closed = Some(why.to_owned());
-        }
-        for unit in 0..self.units.len() {
-            if let Phase::Offered { key, .. } = &self.units[unit].phase {
-                let key = key.clone();
-                self.put_back(&key, now);
-            }
-        }
-    }
 }
