@@ -126,11 +126,8 @@ async fn arguments_on_a_stream_of_another_session_are_refused() -> anyhow::Resul
 
 /// What a call of bob's to `echo` with these arguments is refused with.
 async fn refused(peer: &Peer, deadline_ms: u64, args: &'static [u8]) -> anyhow::Result<Refusal> {
-    let call = codec::encode(&Call {
-        deadline_ms,
-        args: Bytes::from_static(args),
-        ..Call::default()
-    });
+    let call =
+        codec::encode(&Call { deadline_ms, args: Bytes::from_static(args), ..Call::default() });
     let subject = peer.subject("bob", DriverVerb::Call, "echo");
     let answer = peer.request("bob", &subject, call).await?;
     match codec::decode::<Reply>(&answer.payload)?.outcome {

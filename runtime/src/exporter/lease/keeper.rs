@@ -242,7 +242,8 @@ impl Keeper {
         ask: AdminAsk,
         now: Duration,
     ) -> Result<String, Refusal> {
-        let unit = || self.core.leases.unit(&self.core.name, &self.core.slots, &ask.path, ask.driver);
+        let unit =
+            || self.core.leases.unit(&self.core.name, &self.core.slots, &ask.path, ask.driver);
         match ask.action {
             AdminAction::Kick { reason, ticket } => {
                 let reason = match reason.is_empty() {

@@ -42,12 +42,7 @@ impl Book {
     }
 
     /// Leases are granted again on a subtree and those within it.
-    pub(crate) fn resume_grants(
-        &mut self,
-        unit: UnitAt,
-        by: &ClientName,
-        now: Duration,
-    ) -> String {
+    pub(crate) fn resume_grants(&mut self, unit: UnitAt, by: &ClientName, now: Duration) -> String {
         let within = self.within(unit);
         let closed = |unit: &UnitAt| self.units[*unit].closure.is_some();
         let (closed, open): (Vec<_>, Vec<_>) = within.into_iter().partition(closed);

@@ -232,7 +232,9 @@ fn what_is_drained_is_granted_to_nobody_until_an_admin_says_so_even_after_a_rest
     hear(&mut book, "alice", 1, LeaseAction::Release, 1002);
     settle(&mut book, 1003);
     assert_eq!(book.standing(0), Standing::Maintained(closure(true)));
-    let Leased::Refused(refusal) = hear(&mut book, "carol", 3, wanted(0, 0), 1003) else { panic!() };
+    let Leased::Refused(refusal) = hear(&mut book, "carol", 3, wanted(0, 0), 1003) else {
+        panic!()
+    };
     assert!(refusal.text.contains("in maintenance by root: a new fan"), "{}", refusal.text);
 
     let written = book.effects().into_iter().filter_map(|effect| match effect {
