@@ -2,6 +2,7 @@
 //! journal, moves the fences, and sees to it that what ended is cut off and made safe.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +21,7 @@ use tokio::{
 use super::{
     Hooks, Journal, LeaseRules, Word,
     book::{Book, Closure, Effect, Entry, Phase, Queues, Standing, UnitAt},
-    finish,
+    finish::{self, NotReady},
 };
 use crate::exporter::core::Core;
 
@@ -43,6 +44,8 @@ pub(crate) struct Keeper {
     book: Book,
     journal: Option<Journal>,
     hooks: Arc<Hooks>,
+    /// The leases whose hook after them has run, of subtrees that are not ready all the same.
+    after_has_run: HashMap<UnitAt, u64>,
     inbox: mpsc::Receiver<Word>,
     clock: Clock,
     /// How often the connection was made, and when it was last looked at.
@@ -109,6 +112,7 @@ impl Keeper {
             book,
             journal,
             hooks: Arc::new(hooks),
+            after_has_run: HashMap::new(),
             inbox,
             clock,
             connects,
@@ -204,8 +208,13 @@ impl Keeper {
                 self.book.begun(unit, epoch, hook, now);
                 None
             }
-            Word::Settled { unit, epoch, safe } => {
-                self.book.settled(unit, epoch, safe, now);
+            Word::Settled { unit, epoch, ready } => {
+                if let Err(NotReady { after_has_run: true, .. }) = &ready {
+                    self.after_has_run.insert(unit, epoch);
+                } else {
+                    self.after_has_run.remove(&unit);
+                }
+                self.book.settled(unit, epoch, ready.map_err(|not| not.why), now);
                 None
             }
         }
@@ -381,11 +390,12 @@ impl Keeper {
 
     fn finish(&self, unit: UnitAt) {
         let Some(lease) = self.book.units[unit].lease().cloned() else { return };
+        let has_run = self.after_has_run.get(&unit) == Some(&lease.epoch);
         let (core, hooks) = (self.core.clone(), self.hooks.clone());
         self.core.tasks.spawn(async move {
             let epoch = lease.epoch;
-            let safe = finish::finish(&core, &hooks, unit, &lease).await;
-            let word = Word::Settled { unit, epoch, safe };
+            let ready = finish::finish(&core, &hooks, unit, &lease, has_run).await;
+            let word = Word::Settled { unit, epoch, ready };
             let _ = core.leases.words.send(word).await; // gone: the exporter stops
         });
     }

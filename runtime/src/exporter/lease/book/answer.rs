@@ -83,7 +83,7 @@ impl Book {
                 closed(format!("the lease of {} is being ended", lease.client), lease)
             }
             Phase::Unsafe { why, .. } => {
-                Standing::Closed { why: format!("it is not safe: {why}"), lease: None }
+                Standing::Closed { why: format!("it is not ready: {why}"), lease: None }
             }
             Phase::Free | Phase::Offered { .. } if self.units[unit].closure.is_some() => {
                 match &self.units[unit].closure {
@@ -111,7 +111,7 @@ impl Book {
                 let left = humantime::format_duration(Duration::from_secs(left));
                 format!("{path} is leased by {} for another {left} at most", lease.client)
             }
-            (Phase::Unsafe { why, .. }, _) => format!("{path} is not safe: {why}"),
+            (Phase::Unsafe { why, .. }, _) => format!("{path} is not ready: {why}"),
             (Phase::Offered { key, .. }, _) => format!("{path} is offered to {}", key.client),
             (Phase::Free, Some(why)) => format!("{path} is not granted now: {why}"),
             (Phase::Free, None) => format!("others wait for {path}"),

@@ -60,7 +60,7 @@ impl Book {
         self.effects.push(Effect::Finish(unit));
     }
 
-    /// The lease `epoch` is over: its streams are cut, its devices safe, or not.
+    /// The lease `epoch` is over: its streams are cut, its devices safe and well, or not.
     pub(crate) fn settled(
         &mut self,
         unit: UnitAt,
