@@ -136,6 +136,8 @@ words! {
         Io = "io",
         /// The data that was lent could not be read: it is gone, damaged, or not what it was said to be.
         Resource = "resource",
+        /// What the method gave is over the limit of a result or of an item.
+        TooLarge = "too-large",
         /// The driver panicked; it is being restarted.
         Panic = "panic",
         /// The method was stopped because its caller cancelled, or at its deadline.

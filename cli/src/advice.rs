@@ -7,7 +7,7 @@ use std::{borrow::Cow, io, process::ExitCode};
 #[cfg(feature = "ssh")]
 use actors::SshError;
 use actors::{PortforwardError, ScriptError, ScriptFailure};
-use bus_schema::{Address, PlaceRef, Refusal, RefusalCode, message::ResetCode};
+use bus_schema::{Address, FaultKind, PlaceRef, Refusal, RefusalCode, message::ResetCode};
 use runtime::{
     AuthorityError, BrokerError, BusError, CallError, ConfigErrors, ExporterError, LeaseError,
     LendError, PlaceError, SettingsError, ShutdownError, TurnedAway,
@@ -244,6 +244,9 @@ fn of_call(error: &CallError) -> Advice {
     let (code, hint) = match error {
         CallError::NoDriver { .. } => (10, "see `jmp-bus list`; is its host's `jmp-bus serve` up?"),
         CallError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
+        CallError::Fault { fault, .. } if fault.kind == FaultKind::TooLarge => {
+            (13, "it was executed: ask for less at a time")
+        }
         CallError::Fault { .. } => (13, "the driver was reached: see to the device"),
         CallError::TimedOut { sent: true, .. } => (11, READ_STATE),
         CallError::TimedOut { sent: false, .. } => {

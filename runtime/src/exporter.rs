@@ -32,11 +32,8 @@ use bus_schema::{
     subject::{ExporterVerb, FromClient},
 };
 use futures_util::{StreamExt as _, stream};
-use ractor::{Actor as _, ActorRef};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use ractor::ActorRef;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -55,7 +52,7 @@ use self::{
     events::Happened,
     lease::{Fences, Journal, JournalError, JournalOpened, Keeper, Leases},
     presence::Presenter,
-    supervisor::{Supervisor, SupervisorMsg, make, make_safe},
+    supervisor::{Supervision, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
 use crate::{
@@ -187,8 +184,7 @@ pub enum ShutdownError {
 #[must_use = "dropping an Exporter stops its drivers; keep it, or call `shutdown`"]
 pub struct Exporter {
     core: Arc<Core>,
-    supervisor: ActorRef<SupervisorMsg>,
-    supervising: JoinHandle<()>,
+    supervision: Supervision,
     presenter: Presenter,
     marker: Option<PathBuf>,
     _stop_on_drop: tokio_util::sync::DropGuard,
@@ -247,13 +243,12 @@ impl Exporter {
                 return Err(error);
             }
         };
-        let started = Supervisor::spawn(None, Supervisor, core.clone()).await;
-        let (supervisor, supervising) = started.expect("the supervisor's start cannot fail");
+        let supervision = Supervision::begin(core.clone()).await;
         let unclean = marker.as_ref().is_some_and(|marker| marker.was_there);
         let mut keeper = Keeper::new(core.clone(), rules, hooks, words, journal);
         keeper.take_over().await;
         keeper.raise_fences();
-        move_in(&core, &supervisor, unclean, &keeper.held()).await;
+        move_in(&core, &supervision.supervisor, unclean, &keeper.held()).await;
         core.tasks.spawn(keeper.run());
         listen(&core).await?;
         presenter.publish_tree(&core).await?;
@@ -265,7 +260,7 @@ impl Exporter {
         core.events.tell(Happened::now(EventKind::ExporterUp).because(&core.host));
         tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
         let marker = marker.map(|marker| marker.path);
-        Ok(Self { core, supervisor, supervising, presenter, marker, _stop_on_drop: stop_on_drop })
+        Ok(Self { core, supervision, presenter, marker, _stop_on_drop: stop_on_drop })
     }
 
     /// Its name.
@@ -303,8 +298,7 @@ impl Exporter {
         );
         let stuck = drain(core, grace).await;
         let unsafe_drivers = make_all_safe(core).await;
-        self.supervisor.stop(None);
-        let _ = timeout(grace, self.supervising).await;
+        self.supervision.end(grace).await;
         self.presenter.left(core).await;
         core.events.tell(Happened::now(EventKind::ExporterLeft));
         core.stop.cancel();

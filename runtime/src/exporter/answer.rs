@@ -1,7 +1,7 @@
 //! Answers: how an outcome is put into the words that the caller used.
 
 use bus_schema::{
-    Args, Failure, Fault, Method, Refusal, RefusalCode, Type, Value, codec,
+    Args, Failure, Fault, FaultKind, Method, Refusal, RefusalCode, Type, Value, codec,
     limits::{OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Form, Opened, Outcome, Reply, Unknown},
 };
@@ -62,7 +62,7 @@ impl Answer {
                 let len = bytes.len();
                 let limit = if voice == Voice::Json { payload_max } else { PAYLOAD_BYTES_MAX };
                 let text = format!("the result of {len} bytes is over the limit of {limit}");
-                Self::failed(voice, Fault::device(text).into())
+                Self::failed(voice, Fault::new(FaultKind::TooLarge, text).into())
             }
             Err(failure) => Self::failed(voice, failure),
         }

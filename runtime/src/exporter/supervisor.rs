@@ -10,7 +10,10 @@ use std::{
 use bus_schema::{ClientName, DriverId, EventKind, Fault, Serve};
 use futures_util::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::Instrument as _;
 
 use super::{
@@ -36,6 +39,33 @@ pub(crate) const SAFE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Owns the actors of one exporter.
 pub(crate) struct Supervisor;
+
+/// A supervisor at work. Dropping it stops it, and with it the actors of all drivers: an exporter
+/// that is dropped, or whose start fails, leaves none behind.
+pub(crate) struct Supervision {
+    pub(crate) supervisor: ActorRef<SupervisorMsg>,
+    ended: JoinHandle<()>,
+}
+
+impl Supervision {
+    pub(crate) async fn begin(core: Arc<Core>) -> Self {
+        let started = Supervisor::spawn(None, Supervisor, core).await;
+        let (supervisor, ended) = started.expect("the supervisor's start cannot fail");
+        Self { supervisor, ended }
+    }
+
+    /// Stops it, and waits for that no longer than `grace`.
+    pub(crate) async fn end(mut self, grace: Duration) {
+        self.supervisor.stop(None);
+        let _ = timeout(grace, &mut self.ended).await;
+    }
+}
+
+impl Drop for Supervision {
+    fn drop(&mut self) {
+        self.supervisor.stop(None); // does nothing to one that has stopped
+    }
+}
 
 pub(crate) enum SupervisorMsg {
     /// A driver's value is there, or could not be made.

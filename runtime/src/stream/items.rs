@@ -47,7 +47,7 @@ impl<T: Serialize> Items<T> {
         if bytes.len() > ITEM_BYTES_MAX {
             let len = bytes.len();
             let text = format!("an item of {len} bytes is over the limit of {ITEM_BYTES_MAX}");
-            return Err(Fault::device(text).into());
+            return Err(Fault::new(FaultKind::TooLarge, text).into());
         }
         poll_fn(|cx| self.end.poll_item(cx, &bytes)).await.map_err(ItemError::from)
     }

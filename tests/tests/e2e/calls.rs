@@ -241,7 +241,10 @@ async fn forty_mebibytes_travel_each_way_and_more_than_64_are_refused() -> anyho
     assert!(matches!(too_large, CallError::Unsendable(_)), "{too_large}");
     assert!(!too_large.may_have_acted());
     let too_large = bench.produce((64 << 20) + 1).await.unwrap_err();
-    assert!(too_large.to_string().contains("over the limit of 67108864"), "{too_large}");
+    let CallError::Fault { fault, .. } = &too_large else { panic!("{too_large}") };
+    assert_eq!(fault.kind, FaultKind::TooLarge);
+    assert!(fault.text.contains("over the limit of 67108864"), "{too_large}");
+    assert!(too_large.may_have_acted());
     exporter.shutdown(GRACE).await?;
     Ok(())
 }

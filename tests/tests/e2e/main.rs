@@ -18,3 +18,4 @@ mod outage;
 mod record;
 mod second_client;
 mod streams;
+mod tasks;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus_schema::{DriverId, limits::WINDOW_BYTES_MAX};
+use bus_schema::{DriverId, FaultKind, limits::WINDOW_BYTES_MAX};
 use bus_tests::{Lab, TestDriverClient};
 use futures_util::FutureExt as _;
 use runtime::{ByteStream, CallError, ExporterError, Node};
@@ -166,6 +166,10 @@ async fn items_of_every_size_arrive_once_and_in_order() -> anyhow::Result<()> {
             assert_eq!(flood.next().await.expect("it has no end")?.len(), bytes as usize);
         }
     }
+    let mut flood = bench.flood((8 << 20) + 1).await?;
+    let too_large = flood.next().await.expect("an end").unwrap_err();
+    let CallError::Fault { fault, .. } = &too_large else { panic!("{too_large}") };
+    assert_eq!(fault.kind, FaultKind::TooLarge, "{fault}");
     exporter.shutdown(GRACE).await?;
     Ok(())
 }
