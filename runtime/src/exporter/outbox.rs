@@ -205,27 +205,28 @@ pub(crate) async fn post(core: Arc<Core>) {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::{Root, Session};
+
     use super::*;
 
-    fn letter(to: &str, together: bool, bytes: usize) -> Letter {
-        let to = ReplyTo { subject: to.into(), together };
-        Letter { to, message: vec![0; bytes].into(), error: None }
+    /// A letter of ten bytes to a client's process.
+    fn letter(process: u64, token: u64) -> Letter {
+        let inbox = Inbox::of_client(&Root::default(), &"bob".parse().unwrap(), Session(process));
+        let to = ReplyTo { subject: inbox.token(token).into(), together: true };
+        Letter { to, message: vec![0; 10].into(), error: None }
     }
 
     #[test]
     fn what_goes_together_is_of_one_inbox_and_fits() {
-        let mut letters = vec![
-            letter("jmp.v1.i.bob.1.a", true, 10),
-            letter("jmp.v1.i.bob.1.b", true, 10),
-            letter("jmp.v1.i.bob.2.c", true, 10),
-        ];
+        let mut letters = vec![letter(1, 0), letter(1, 1), letter(2, 0)];
         assert_eq!(fitting(&letters, 1000), 2);
-        assert_eq!(fitting(&letters, 60), 1);
+        let room = letters[0].bytes() + letters[1].bytes();
+        assert_eq!((fitting(&letters, room), fitting(&letters, room - 1)), (2, 1));
         assert_eq!(fitting(&letters, 0), 1, "it goes by itself");
         letters[1].to.together = false;
         assert_eq!(fitting(&letters, 1000), 1);
         assert_eq!(fitting(&letters[1..], 1000), 1);
-        letters[1] = letter("jmp.v1.i.bob.1.b", true, 10);
+        letters[1] = letter(1, 1);
         letters[1].error = Some((429, "busy".to_owned()));
         assert_eq!(fitting(&letters, 1000), 1, "a message has one set of headers");
     }
