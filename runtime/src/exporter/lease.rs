@@ -40,6 +40,8 @@ pub(crate) enum Word {
     Lease { client: ClientName, ask: LeaseAsk, reply: String },
     /// An admin's word.
     Admin { client: ClientName, ask: AdminAsk, reply: String },
+    /// The registry has lost its records: the board is shown once more.
+    Show,
     /// Nothing is granted any more.
     Close { why: &'static str },
     /// The hook before the lease `epoch` has ended.
