@@ -20,14 +20,14 @@ use super::{
     events::{Events, Happened},
     lease::Leases,
     ledger::Ledger,
-    outbox::Outbox,
+    outbox::{Letter, Outbox, ReplyTo},
     recorder::Acks,
     request::Request,
     slot::Slot,
     usage::Ended,
 };
 use crate::{
-    bus::{Bus, BusError, Conn, Incoming, Subject, random},
+    bus::{Bus, Conn, Incoming, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -92,14 +92,6 @@ impl Stats {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
-}
-
-/// An answer on its way out.
-pub(crate) struct Letter {
-    to: Subject,
-    message: Bytes,
-    /// The service API's headers (ADR-32).
-    error: Option<(u16, String)>,
 }
 
 impl Core {
@@ -245,7 +237,7 @@ impl Core {
     /// to be fetched.
     pub(crate) fn letter(
         self: &Arc<Self>,
-        to: Subject,
+        to: ReplyTo,
         client: &ClientName,
         id: Option<CallId>,
         answer: Answer,
@@ -255,31 +247,6 @@ impl Core {
             message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }
         Some(Letter { to, message, error })
-    }
-
-    /// Sends an answer.
-    pub(crate) async fn publish(&self, letter: Letter) {
-        let Letter { to, message, error } = letter;
-        let sent = match error {
-            None => self.control().publish(to, message).await,
-            // Boxed, as is all that is rare.
-            Some((code, text)) => Box::pin(self.publish_error(to, code, &text, message)).await,
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "answer not sent");
-        }
-    }
-
-    async fn publish_error(
-        &self,
-        to: Subject,
-        code: u16,
-        text: &str,
-        message: Bytes,
-    ) -> Result<(), BusError> {
-        let code = code.to_string();
-        let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", text)];
-        self.control().publish_with(to, None, &headers, message).await
     }
 
     /// Makes a large result ready to be fetched, and the reply that says where.

@@ -223,6 +223,43 @@ fn access_says_who_may_have_what_and_names_the_rule_that_is_missing() {
     assert!(ask("ci-1", 1, 6, wanted(9, 3)).contains("may have 1"));
 }
 
+fn closure(maintenance: bool) -> Closure {
+    Closure { by: name("root"), reason: "a new fan".to_owned(), maintenance }
+}
+
+#[test]
+fn what_is_drained_is_granted_to_nobody_until_an_admin_says_so_even_after_a_restart() {
+    let mut book = book();
+    let first = epoch(&hear(&mut book, "alice", 1, wanted(0, 0), 1000));
+    hear(&mut book, "bob", 2, wanted(600, 0), 1000);
+    let done = book.drain(0, &closure(true), secs(1001));
+    assert_eq!(done, "nothing more is granted on the tree, a; alice still has the tree");
+    assert!(matches!(book.standing(0), Standing::Leased(_)), "what is held goes on");
+    hear(&mut book, "alice", 1, LeaseAction::Release, 1002);
+    settle(&mut book, 1003);
+    assert_eq!(book.standing(0), Standing::Maintained(closure(true)));
+    let Leased::Refused(refusal) = hear(&mut book, "carol", 3, wanted(0, 0), 1003) else {
+        panic!()
+    };
+    assert!(refusal.text.contains("in maintenance by root: a new fan"), "{}", refusal.text);
+
+    let written = book.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Keep(entry) => Some(entry),
+        _ => None,
+    });
+    let mut again = Book::new(rules(), false);
+    again.replay(written.collect::<Vec<_>>(), secs(1004));
+    assert_eq!(again.standing(0), Standing::Maintained(closure(true)));
+    assert_eq!(again.standing(1), Standing::Maintained(closure(true)), "it lies in the tree");
+
+    assert_eq!(book.resume_grants(1, &name("root"), secs(1005)), "leases are granted again on a");
+    hear(&mut book, "bob", 2, LeaseAction::Alive { heard: 0 }, 1005);
+    let on_it = book.resume_grants(0, &name("root"), secs(1005));
+    assert_eq!(on_it, "leases are granted again on the tree");
+    assert!(epoch(&hear(&mut book, "bob", 2, LeaseAction::Confirm, 1005)) > first);
+    assert!(book.resume_grants(0, &name("root"), secs(1006)).contains("was not drained"));
+}
+
 // --- every order of things -------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
@@ -252,6 +289,9 @@ enum Step {
     /// Its connection goes and comes.
     Connection(bool),
     Kick(usize),
+    /// An admin closes a subtree, or opens it again.
+    Drain(usize, bool),
+    Resume(usize),
     /// A call arrives, made under no lease, the present one or one that has ended.
     Call {
         client: usize,
@@ -324,6 +364,8 @@ fn step() -> impl Strategy<Value = Step> {
             |(client, unit, under)| Step::Call { client, unit, under }
         ),
         4 => Just(Step::Turn),
+        1 => (0..2_usize, any::<bool>()).prop_map(|(unit, mine)| Step::Drain(unit, mine)),
+        1 => (0..2_usize).prop_map(Step::Resume),
     ]
 }
 
@@ -385,6 +427,12 @@ impl World {
             }
             Step::Call { client, unit, under } => self.call(&name(CLIENTS[client]), unit, under),
             Step::Turn => self.turn(),
+            Step::Drain(unit, maintenance) => {
+                self.book.drain(unit, &closure(maintenance), self.now);
+            }
+            Step::Resume(unit) => {
+                self.book.resume_grants(unit, &name("root"), self.now);
+            }
         }
         self.book.tick(self.now);
         self.carry_out();
@@ -430,7 +478,11 @@ impl World {
     fn may_use(&self, unit: usize, client: &ClientName) -> bool {
         match &self.book.units[unit].phase {
             Phase::Held(lease) => !lease.starting && lease.lets_in(client),
-            Phase::Free | Phase::Offered { .. } => !self.rules.required,
+            Phase::Free | Phase::Offered { .. } => match self.book.standing(unit) {
+                Standing::Open => !self.rules.required,
+                Standing::Maintained(closure) => closure.by == *client,
+                Standing::Leased(_) | Standing::Closed { .. } => false,
+            },
             Phase::Ending { .. } | Phase::Unsafe { .. } => false,
         }
     }
@@ -493,7 +545,9 @@ impl World {
                             let other = before.filter(|before| before.epoch != lease.epoch);
                             assert_eq!(other, None, "{lease:?} began before that had ended");
                         }
-                        Standing::Open => assert_eq!(self.inside.get(&unit), None),
+                        Standing::Open | Standing::Maintained(_) => {
+                            assert_eq!(self.inside.get(&unit), None);
+                        }
                         Standing::Closed { .. } => {}
                     }
                 }
@@ -526,7 +580,7 @@ impl World {
                 let unit = self.book.units.iter().position(|unit| unit.path == *path).unwrap();
                 self.promised.remove(&unit);
             }
-            Entry::Last { .. } | Entry::Freed { .. } => {}
+            Entry::Last { .. } | Entry::Freed { .. } | Entry::Closed { .. } => {}
         }
     }
 
@@ -539,7 +593,10 @@ impl World {
             if let Standing::Leased(lease) = self.book.standing(at) {
                 assert!(matches!(&unit.phase, Phase::Held(held) if *held == lease));
             }
-            if unit.phase == Phase::Free {
+            if unit.closure.is_some() {
+                let offered = matches!(unit.phase, Phase::Offered { .. });
+                assert!(!offered, "what is closed is offered");
+            } else if unit.phase == Phase::Free {
                 let ready = unit.queue.iter().find(|key| self.book.is_ready(key, self.now));
                 assert_eq!(ready, None, "somebody waits for what is free");
             }
@@ -554,9 +611,11 @@ impl World {
         let (mut short, mut long) = (Book::new(rules(), false), Book::new(rules(), false));
         short.replay(self.book.summary(), self.now);
         long.replay(self.disk.clone(), self.now);
-        let phases =
-            |book: &Book| book.units.iter().map(|unit| unit.phase.clone()).collect::<Vec<_>>();
-        assert_eq!(phases(&short), phases(&long));
+        let said = |book: &Book| {
+            let unit = |unit: &Unit| (unit.phase.clone(), unit.closure.clone());
+            book.units.iter().map(unit).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&short), said(&long));
         assert_eq!(short.last_epoch.max(self.epochs), long.last_epoch.max(self.epochs));
     }
 
@@ -564,6 +623,7 @@ impl World {
     fn everybody_is_served_or_told(&mut self) {
         self.mail.clear();
         self.book.connection(true, self.now);
+        self.book.resume_grants(0, &name("root"), self.now);
         for _ in 0..100 {
             let keys: Vec<_> = self.book.tickets.keys().cloned().collect();
             for key in &keys {
