@@ -33,6 +33,25 @@ pub enum AdminAction {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ticket: Option<TicketId>,
     },
+    /// Grant nothing more on the subtree, and on those within it. Leases that run go on to their
+    /// end; whoever waits keeps its place.
+    Drain {
+        /// Why, for those who are refused.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// Whether the admin who asks works on it: when it is free, it is theirs to use.
+        #[serde(default, skip_serializing_if = "is_false")]
+        maintenance: bool,
+    },
+    /// Grant again.
+    Resume,
+    /// Read the configuration anew: what it does not change goes on as it is.
+    Reload,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it like this")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The answer.

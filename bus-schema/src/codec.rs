@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     CallId, Refusal, RefusalCode,
     limits::DEPTH_MAX,
-    message::{Begin, Call, Data, End, Form, Outcome, Reply},
+    message::{Begin, Call, Data, End, Form, Outcome, Replies, Reply},
 };
 
 /// The versions of the wire that this code speaks.
@@ -183,11 +183,56 @@ impl Reply {
     }
 }
 
+impl Replies {
+    /// Bytes that one reply takes beside its token and itself, at most.
+    pub const OVERHEAD_BYTES_MAX: usize = 1 + 5 + 5;
+
+    /// The bytes of the message: what [`encode`] writes, from where they lie.
+    pub fn encode<'a>(replies: impl ExactSizeIterator<Item = (&'a str, &'a [u8])>) -> Bytes {
+        let mut out = Vec::with_capacity(REPLIES_BYTES);
+        out.extend_from_slice(&[version::CURRENT, Self::KIND, 0x81]);
+        write_text(&mut out, "replies");
+        let len = u32::try_from(replies.len()).expect("a message has room for fewer");
+        rmp::encode::write_array_len(&mut out, len).expect("memory takes it");
+        for (token, reply) in replies {
+            out.push(0x92); // a list of two
+            write_text(&mut out, token);
+            write_bin(&mut out, reply);
+        }
+        out.into()
+    }
+
+    /// Whether `bytes` say that they are this message.
+    pub fn is(bytes: &[u8]) -> bool {
+        matches!(*bytes, [version, Self::KIND, ..] if version >= version::MIN)
+    }
+
+    /// The replies in `bytes`, as slices of them.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`], as [`decode`].
+    pub fn decode(bytes: &Bytes) -> Result<Vec<(&str, Bytes)>, DecodeError> {
+        #[derive(Deserialize)]
+        struct Borrowed<'a> {
+            #[serde(borrow)]
+            replies: Vec<(&'a str, Raw<'a>)>,
+        }
+        let (theirs, body) = open(bytes, Self::KIND, Self::NAME)?;
+        let Borrowed { replies } = read(theirs, body, Self::NAME)?;
+        Ok(replies.into_iter().map(|(to, reply)| (to, bytes.slice_ref(reply.0))).collect())
+    }
+}
+
+/// What replies to many small calls take.
+const REPLIES_BYTES: usize = 4096;
+
 impl Call {
     /// The bytes of the message: what [`encode`] writes, without going over serde. Every call of
     /// every client passes here.
     pub fn encode(&self) -> Bytes {
-        let Self { id, attempt, age_ms, deadline_ms, done_below, epoch, form, args, parts } = self;
+        let Self { id, attempt, age_ms, deadline_ms, done_below, .. } = self;
+        let Self { epoch, form, together, args, parts, .. } = self;
         let mut out = Vec::with_capacity(CALL_BYTES + args.len());
         out.extend_from_slice(&[version::CURRENT, Self::KIND, 0x80]);
         let mut field = |name: &str, write: &dyn Fn(&mut Vec<u8>)| {
@@ -214,6 +259,9 @@ impl Call {
         }
         if *form == Form::Words {
             field("form", &|out| write_text(out, "words"));
+        }
+        if *together {
+            field("together", &|out| rmp::encode::write_bool(out, true).expect("memory takes it"));
         }
         if !args.is_empty() {
             field("args", &|out| write_bin(out, args));

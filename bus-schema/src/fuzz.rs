@@ -12,7 +12,9 @@ use crate::{
     Lent, LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session,
     Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
-    message::{Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Reply, Reset, Told},
+    message::{
+        Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
+    },
     subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored},
 };
 
@@ -23,6 +25,7 @@ pub type Entry = fn(&[u8]);
 pub const ENTRIES: &[(&str, Entry)] = &[
     ("call", message::<Call>),
     ("reply", message::<Reply>),
+    ("replies", replies),
     ("ask", message::<Ask>),
     ("told", message::<Told>),
     ("cancel", message::<Cancel>),
@@ -63,6 +66,18 @@ pub fn message<M: Message>(bytes: &[u8]) {
         let written = codec::encode(&message);
         let read: M = codec::decode(&written).expect("what was written can be read");
         assert_eq!(codec::encode(&read), written);
+    }
+}
+
+/// Replies, both as a message and as slices of one.
+pub fn replies(bytes: &[u8]) {
+    message::<Replies>(bytes);
+    let bytes = Bytes::copy_from_slice(bytes);
+    let sliced = Replies::decode(&bytes).ok();
+    let copied = codec::decode::<Replies>(&bytes).ok();
+    if let (Some(sliced), Some(copied)) = (sliced, copied) {
+        let sliced = sliced.into_iter().map(|(to, reply)| (to.to_owned(), reply));
+        assert!(sliced.eq(copied.replies));
     }
 }
 

@@ -36,6 +36,8 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub const CALLS_PER_DRIVER_MAX: usize = 1024;
 /// The same that one client has waiting or running at one exporter; past it the answer is *busy*.
 pub const CALLS_PER_CLIENT_MAX: usize = 4096;
+/// Bytes of replies that go together in one message, as an async-nats client reads at once.
+pub const REPLIES_BYTES_MAX: usize = 64 << 10;
 /// Bytes of arguments that wait at one exporter.
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 /// Bytes of outcome bodies an exporter keeps for repeats.
@@ -128,6 +130,8 @@ pub const LEASE_PRIORITY_MAX: u64 = 100;
 pub const TICKETS_MAX: usize = 4096;
 /// Tickets of one client at one exporter: a set and a few terminals.
 pub const TICKETS_PER_CLIENT_MAX: usize = 256;
+/// Longest reason for which a subtree is drained: every board shows it.
+pub const CLOSURE_REASON_BYTES_MAX: usize = 256;
 /// Clients that one lease is shared with.
 pub const LEASE_ALLOWED_MAX: usize = 32;
 /// Exporters that one request by labels puts tickets on.

@@ -31,6 +31,7 @@ messages! {
     0x05 Cancel "cancel",
     0x06 Ping "ping",
     0x07 Pong "pong",
+    0x08 Replies "replies",
     0x10 Open "open",
     0x11 Opened "opened",
     0x13 Ack "ack",
@@ -68,12 +69,32 @@ pub struct Call {
     /// How the arguments are written.
     #[serde(default, skip_serializing_if = "is_default")]
     pub form: Form,
+    /// Whether the reply may come together with others, in [`Replies`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub together: bool,
     /// The arguments: a MessagePack array. Empty if they follow in parts.
     #[serde(default, skip_serializing_if = "Bytes::is_empty")]
     pub args: Bytes,
     /// Where the arguments follow, if they are too large for a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self {
+            id: None,
+            attempt: 0,
+            age_ms: 0,
+            deadline_ms: deadline_ms(),
+            done_below: 0,
+            epoch: None,
+            form: Form::default(),
+            together: false,
+            args: Bytes::new(),
+            parts: None,
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -110,6 +131,14 @@ pub struct Parts {
 pub struct Reply {
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// Replies to several calls of one client process, in one message. It goes to the reply subject of
+/// one of them; the others' differ from that in the last token only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Replies {
+    /// The last token of each one's reply subject, and the [`Reply`] as it would go there.
+    pub replies: Vec<(String, Bytes)>,
 }
 
 /// How a call ended.

@@ -633,8 +633,17 @@ impl Inbox {
 
     /// The token of a subject in this inbox.
     pub fn read(&self, subject: &str) -> Option<u64> {
-        let token = subject.strip_prefix(&self.0)?.strip_prefix('.')?;
-        (token.len() == 16).then(|| u64::from_str_radix(token, 16).ok()).flatten()
+        Self::token_in(subject.strip_prefix(&self.0)?.strip_prefix('.')?)
+    }
+
+    /// A reply subject, as the inbox that it is in and its token.
+    pub fn split(reply: &str) -> Option<(&str, &str)> {
+        reply.rsplit_once('.')
+    }
+
+    /// The token of a reply subject's last part, as it is written.
+    pub fn token_in(text: &str) -> Option<u64> {
+        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
     }
 
     /// Whether `reply` lies under the inbox of `client`, so that an answer there reaches nobody

@@ -14,7 +14,7 @@ use bus_schema::{
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
         Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
-        Progress, Reply, Reset, ResetCode, Told, Unknown,
+        Progress, Replies, Reply, Reset, ResetCode, Told, Unknown,
     },
 };
 use bytes::Bytes;
@@ -178,12 +178,17 @@ fn timing() -> impl Strategy<Value = (u32, u64, u64, u64, Option<u64>)> {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    (of(id()), timing(), form(), bytes(), of(parts())).prop_map(
-        |(id, timing, form, args, parts)| {
+    (of(id()), timing(), form(), any::<bool>(), bytes(), of(parts())).prop_map(
+        |(id, timing, form, together, args, parts)| {
             let (attempt, age_ms, deadline_ms, done_below, epoch) = timing;
-            Call { id, attempt, age_ms, deadline_ms, done_below, epoch, form, args, parts }
+            let when = Call { attempt, age_ms, deadline_ms, done_below, ..Call::default() };
+            Call { id, epoch, form, together, args, parts, ..when }
         },
     )
+}
+
+fn replies() -> impl Strategy<Value = Replies> {
+    vec((text(), bytes()), 0..4).prop_map(|replies| Replies { replies })
 }
 
 fn open() -> impl Strategy<Value = Open> {
@@ -367,6 +372,7 @@ proptest! {
     fn calls_survive(
         call in call(),
         outcome in outcome(),
+        replies in replies(),
         ids in vec(id(), 0..4),
         incarnation in incarnation(),
         calls in vec(progress(), 0..4),
@@ -381,6 +387,9 @@ proptest! {
         if let Outcome::Result(result) = &reply.outcome {
             prop_assert_eq!(Reply::encode_result(result), codec::encode(&reply));
         }
+        survives(&replies)?;
+        let pairs = replies.replies.iter().map(|(token, reply)| (&**token, &**reply));
+        prop_assert_eq!(Replies::encode(pairs), codec::encode(&replies));
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
         survives(&Told { incarnation, uptime_ms, calls })?;
@@ -422,7 +431,14 @@ proptest! {
         let (ticket, number, now) = news;
         survives(&LeaseNews { ticket, number, now })?;
         let (path, driver, reason, ticket) = kick;
-        survives(&AdminAsk { path, driver, action: AdminAction::Kick { reason, ticket } })?;
+        for action in [
+            AdminAction::Kick { reason: reason.clone(), ticket },
+            AdminAction::Drain { reason, maintenance: ticket.is_some() },
+            AdminAction::Resume,
+            AdminAction::Reload,
+        ] {
+            survives(&AdminAsk { path: path.clone(), driver, action })?;
+        }
         survives(&administered)?;
         let (incarnation, required, units, more) = board;
         let at = units.first().map(|unit: &BoardUnit| unit.path.clone());

@@ -11,6 +11,7 @@ mod demo;
 mod describe;
 mod dev;
 mod doctor;
+mod drain;
 mod drivers;
 mod events;
 mod exit_codes;
@@ -21,8 +22,10 @@ mod forward;
 mod lease;
 mod list;
 mod logs;
+mod maintenance;
 mod place;
 mod put;
+mod resume;
 mod run;
 mod serve;
 mod shell;
@@ -92,6 +95,9 @@ commands! {
     describe Describe Client,
     events Events Client,
     lease Lease Client,
+    drain Drain Client,
+    maintenance Maintenance Client,
+    resume Resume Client,
     shell Shell Holder,
     run Run Holder,
     logs Logs Client,

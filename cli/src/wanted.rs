@@ -1,6 +1,9 @@
 //! Which leases are wanted: what `lease acquire`, `shell` and `run` have in common.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use bus_schema::{
     Address, Board, ExporterName, LeaseTarget, PlaceName, Selector, Target, UnitState,
@@ -100,6 +103,21 @@ pub(crate) async fn address_of(client: &Client, target: &Target) -> Result<Addre
     match found.and_then(|found| found.address().ok()) {
         Some(address) => Ok(address),
         None => Err(not_found(client, &target).await),
+    }
+}
+
+/// The boards that are meant: one, or all of a place.
+pub(crate) async fn boards_of(
+    client: &Client,
+    target: &LeaseTarget,
+) -> Result<BTreeSet<Address>, CliError> {
+    match target {
+        LeaseTarget::Driver(target) => Ok(BTreeSet::from([address_of(client, target).await?])),
+        LeaseTarget::Place(name) => {
+            let place = client.place(name).await?;
+            let units = client.place_units(&place).await?;
+            Ok(units.into_iter().map(|(_, unit)| unit).collect())
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, HeaderMap, Message, Subscriber};
 use bus_schema::{
     ClientName, DriverId, ExporterName, codec,
-    message::{Call, Form},
+    message::Call,
     subject::{DriverVerb, ExporterVerb, FromClient, Inbox, To},
 };
 use bytes::Bytes;
@@ -111,15 +111,5 @@ async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
 
 /// A call without an id and without arguments, as anybody could write it.
 pub fn bare_call() -> Bytes {
-    codec::encode(&Call {
-        id: None,
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms: 30_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::from_static(&[0x90]),
-        parts: None,
-    })
+    codec::encode(&Call { args: Bytes::from_static(&[0x90]), ..Call::default() })
 }

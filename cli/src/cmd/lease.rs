@@ -7,6 +7,7 @@ mod each;
 mod kick;
 mod list;
 
+pub(crate) use self::{acquire::time, each::each};
 use crate::{advice::CliError, session::Session};
 
 /// Lease boards: have them to yourself for a time.

@@ -43,6 +43,41 @@ async fn a_lease_outlives_its_command_and_turns_others_away() {
 }
 
 #[tokio::test]
+async fn what_is_drained_is_granted_to_nobody_and_what_is_maintained_is_its_admins_to_use() {
+    let lab = Lab::start().await;
+    lab.run(&["lease", "acquire", "local", "--for", "1h"]).await.ok();
+    let fan = ["--as", "boss", "maintenance", "local", "--reason", "a new fan", "-o", "json"];
+    let done = lab.run(&fan).await.json();
+    let text = done[0]["done"].as_str().expect("what was done");
+    assert!(text.ends_with("cli still has the tree"), "{text}");
+    lab.run(&["call", "local/power", "on"]).await.ok();
+    let mut waiting = lab.spawn(&["--as", "boss", "drain", "local", "--wait"]);
+    assert!(waiting.note().await.contains("waits for cli (local)"));
+    lab.run(&["lease", "release", "local"]).await.ok();
+    assert_eq!(waiting.ended().await.code, Some(0));
+    lab.run(&["--as", "boss", "call", "local/power", "on"]).await.failed(12);
+
+    lab.run(&fan).await.ok();
+    let busy = lab.run(&["lease", "acquire", "local"]).await.failed(22);
+    assert!(busy.contains("in maintenance by boss: a new fan"), "{busy}");
+    let refused = lab.run(&["call", "local/power", "on"]).await.failed(12);
+    assert!(refused.contains("in maintenance by boss"), "{refused}");
+    lab.run(&["--as", "boss", "call", "local/power", "on"]).await.ok();
+    let board = lab.run(&["lease", "list", "local", "-o", "json"]).await.json();
+    assert_eq!(board[0]["state"], "closed");
+    let events = lab.run(&["events", "-o", "json"]).await.ok();
+    assert!(events.contains("\"maintenance\""), "{events}");
+
+    let mut next = lab.spawn(&["lease", "acquire", "local", "--wait=20s"]);
+    assert!(lab.run(&["--as", "boss", "resume", "local"]).await.ok().contains("granted again"));
+    assert!(next.line().await.starts_with("local  for "));
+    assert!(lab.run(&["--as", "boss", "resume", "local"]).await.ok().contains("was not drained"));
+    let long = "x".repeat(300);
+    lab.run(&["--as", "boss", "drain", "local", "--reason", &long]).await.failed(12);
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_command_runs_under_a_lease_that_ends_with_it() {
     let lab = Lab::start().await;
     let script = format!("echo $JMP_BUS_LEASE; {OURS} call local/power on || exit 9; exit 7");

@@ -190,6 +190,7 @@ impl DriverRef {
                 deadline_ms: timing.deadline_ms,
                 done_below: timing.done_below,
                 epoch: self.epoch,
+                together: true,
                 form,
                 args: if large.is_some() { Bytes::new() } else { args.clone() },
                 parts: large.as_ref().map(LargeArgs::parts),

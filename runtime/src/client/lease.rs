@@ -232,7 +232,49 @@ impl Client {
         ticket: Option<TicketId>,
         reason: String,
     ) -> Result<String, LeaseError> {
-        let action = AdminAction::Kick { reason, ticket };
+        self.administer(address, AdminAction::Kick { reason, ticket }).await
+    }
+
+    /// Closes the subtree at `address` and all that lie within it: nothing is granted there until
+    /// [`resume`](Self::resume). With `maintenance` this client may use it while nobody has it.
+    /// For admins.
+    ///
+    /// # Errors
+    ///
+    /// As [`kick`](Self::kick).
+    pub async fn drain(
+        &self,
+        address: &Address,
+        reason: String,
+        maintenance: bool,
+    ) -> Result<String, LeaseError> {
+        self.administer(address, AdminAction::Drain { reason, maintenance }).await
+    }
+
+    /// Opens again what [`drain`](Self::drain) has closed. For admins.
+    ///
+    /// # Errors
+    ///
+    /// As [`kick`](Self::kick).
+    pub async fn resume(&self, address: &Address) -> Result<String, LeaseError> {
+        self.administer(address, AdminAction::Resume).await
+    }
+
+    /// Makes an exporter read its configuration anew. For admins.
+    ///
+    /// # Errors
+    ///
+    /// As [`kick`](Self::kick); the refusal of a configuration says what is wrong with it.
+    pub async fn reload(&self, exporter: &ExporterName) -> Result<String, LeaseError> {
+        let address = Address { exporter: exporter.clone(), path: Path::ROOT };
+        self.administer(&address, AdminAction::Reload).await
+    }
+
+    async fn administer(
+        &self,
+        address: &Address,
+        action: AdminAction,
+    ) -> Result<String, LeaseError> {
         let ask = AdminAsk { path: address.path.clone(), driver: None, action };
         let to = To::Exporter(ExporterVerb::Admin);
         match ticket::request(&self.0, &address.exporter, to, codec::encode(&ask)).await? {

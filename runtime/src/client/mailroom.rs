@@ -11,8 +11,8 @@ use std::{
 
 use bus_schema::{
     ClientName, ExporterName, StreamId,
-    message::ResetCode,
-    subject::{ExporterVerb, FromExporter, Streams, To},
+    message::{Replies, ResetCode},
+    subject::{ExporterVerb, FromExporter, Inbox, Streams, To},
 };
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -373,12 +373,31 @@ async fn hear_denials(client: std::sync::Weak<Inner>, denials: Denials, stop: Ca
 
 fn on_answer(inner: &Inner, answer: Incoming) -> Option<()> {
     let token = inner.inbox.read(answer.subject())?;
+    if Replies::is(answer.payload()) && !answer.is_from_jetstream() {
+        return on_replies(inner, &answer);
+    }
     let letters = {
         let boxes = inner.mailroom.lock();
         let waiting = boxes.answers.get(&token)?;
         (waiting.from_jetstream || !answer.is_from_jetstream()).then(|| waiting.letters.clone())?
     };
     letters.push(Letter::Answer(answer))
+}
+
+/// Answers to several calls.
+fn on_replies(inner: &Inner, answer: &Incoming) -> Option<()> {
+    let replies = Replies::decode(answer.payload()).ok()?;
+    let boxes = inner.mailroom.lock();
+    let waiting = replies.into_iter().filter_map(|(token, reply)| {
+        let waiting = boxes.answers.get(&Inbox::token_in(token)?)?;
+        (!waiting.from_jetstream).then(|| (waiting.letters.clone(), reply))
+    });
+    let waiting: Vec<_> = waiting.collect();
+    drop(boxes);
+    for (letters, reply) in waiting {
+        letters.push(Letter::Answer(answer.part(reply))); // full: a repeat of what is there already
+    }
+    Some(())
 }
 
 /// A message of an open stream. Only the exporter that the stream was opened at is heard.

@@ -75,6 +75,42 @@ struct HookConfig {
     on_failure: OnFailure,
 }
 
+/// `hooks.healthCheck`.
+#[derive(Debug, Deserialize, Describe)]
+#[serde(rename_all = "camelCase")]
+struct HealthCheckConfig {
+    /// What is run before a board is granted again. If it fails the board is not, until it
+    /// succeeds.
+    script: String,
+    /// What runs it, with `-c` before the script: `/bin/sh` unless said otherwise.
+    #[serde(default)]
+    exec: Option<String>,
+    /// How long it may take, a duration or seconds: 120 unless said otherwise.
+    #[serde(default)]
+    timeout: Option<Duration>,
+}
+
+impl From<HealthCheckConfig> for HookConfig {
+    fn from(HealthCheckConfig { script, exec, timeout }: HealthCheckConfig) -> Self {
+        Self { script, exec, timeout, on_failure: OnFailure::EndLease }
+    }
+}
+
+impl From<HookConfig> for Hook {
+    fn from(config: HookConfig) -> Self {
+        Self {
+            script: config.script,
+            exec: config.exec.map_or_else(|| PathBuf::from("/bin/sh"), PathBuf::from),
+            timeout: config.timeout.unwrap_or(HOOK_TIMEOUT),
+            on_failure: match config.on_failure {
+                OnFailure::Warn => HookFailure::Warn,
+                OnFailure::EndLease => HookFailure::EndLease,
+                OnFailure::Exit => HookFailure::Exit,
+            },
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, Describe)]
 #[serde(rename_all = "camelCase")]
 enum OnFailure {
@@ -181,25 +217,20 @@ fn paths(texts: &[String], at: Mark, trail: &str, problems: &mut Problems) -> Ve
 
 fn hooks(keys: &Keys<'_>, problems: &mut Problems) -> Hooks {
     let trail = Trail::TOP.key("hooks");
-    let hooks = keys
-        .get("hooks")
-        .and_then(|entry| Keys::of(&entry.value, &["beforeLease", "afterLease"], &trail, problems));
+    let known = ["beforeLease", "afterLease", "healthCheck"];
+    let hooks =
+        keys.get("hooks").and_then(|entry| Keys::of(&entry.value, &known, &trail, problems));
     let Some(hooks) = hooks else { return Hooks::default() };
     let mut hook = |key: &str| {
-        let entry = hooks.get(key)?;
-        let config: HookConfig = decode(&entry.value, &trail.key(key), problems)?;
-        Some(Hook {
-            script: config.script,
-            exec: config.exec.map_or_else(|| PathBuf::from("/bin/sh"), PathBuf::from),
-            timeout: config.timeout.unwrap_or(HOOK_TIMEOUT),
-            on_failure: match config.on_failure {
-                OnFailure::Warn => HookFailure::Warn,
-                OnFailure::EndLease => HookFailure::EndLease,
-                OnFailure::Exit => HookFailure::Exit,
-            },
-        })
+        let config: HookConfig = decode(&hooks.get(key)?.value, &trail.key(key), problems)?;
+        Some(config.into())
     };
-    Hooks { before: hook("beforeLease"), after: hook("afterLease") }
+    let (before, after) = (hook("beforeLease"), hook("afterLease"));
+    let health = hooks.get("healthCheck").and_then(|entry| {
+        let config: HealthCheckConfig = decode(&entry.value, &trail.key("healthCheck"), problems)?;
+        Some(HookConfig::from(config).into())
+    });
+    Hooks { before, after, health }
 }
 
 fn get<T: Describe + DeserializeOwned>(

@@ -20,14 +20,14 @@ use super::{
     events::{Events, Happened},
     lease::Leases,
     ledger::Ledger,
-    outbox::Outbox,
+    outbox::{Letter, Outbox, ReplyTo},
     recorder::Acks,
     request::Request,
     slot::Slot,
     stats::Stats,
 };
 use crate::{
-    bus::{Bus, BusError, Conn, Incoming, Subject, random},
+    bus::{Bus, Conn, Incoming, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -64,14 +64,6 @@ pub(crate) struct Core {
 const DROPS_TOLD_MAX: u32 = 50;
 /// … in this time. Their number is in each line.
 const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
-
-/// An answer on its way out.
-pub(crate) struct Letter {
-    to: Subject,
-    message: Bytes,
-    /// The service API's headers (ADR-32).
-    error: Option<(u16, String)>,
-}
 
 impl Core {
     #[expect(clippy::too_many_arguments, reason = "the one place where it is put together")]
@@ -216,7 +208,7 @@ impl Core {
     /// to be fetched.
     pub(crate) fn letter(
         self: &Arc<Self>,
-        to: Subject,
+        to: ReplyTo,
         client: &ClientName,
         id: Option<CallId>,
         answer: Answer,
@@ -226,31 +218,6 @@ impl Core {
             message = self.offer_parts(client, id?, body); // only calls with an id have parts
         }
         Some(Letter { to, message, error })
-    }
-
-    /// Sends an answer.
-    pub(crate) async fn publish(&self, letter: Letter) {
-        let Letter { to, message, error } = letter;
-        let sent = match error {
-            None => self.control().publish(to, message).await,
-            // Boxed, as is all that is rare.
-            Some((code, text)) => Box::pin(self.publish_error(to, code, &text, message)).await,
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "answer not sent");
-        }
-    }
-
-    async fn publish_error(
-        &self,
-        to: Subject,
-        code: u16,
-        text: &str,
-        message: Bytes,
-    ) -> Result<(), BusError> {
-        let code = code.to_string();
-        let headers = [("Nats-Service-Error-Code", &*code), ("Nats-Service-Error", text)];
-        self.control().publish_with(to, None, &headers, message).await
     }
 
     /// Makes a large result ready to be fetched, and the reply that says where.

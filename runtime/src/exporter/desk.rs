@@ -167,7 +167,7 @@ async fn told(core: &Arc<Core>, client: &ClientName, ids: &[bus_schema::CallId])
                 Answer::unknown(Voice::Message(Default::default()), Unknown::Dropped)
             });
             if let Some(letter) = core.letter(reply_to, client, Some(*id), answer) {
-                core.publish(letter).await;
+                core.publish(&letter).await;
             }
         }
     }

@@ -19,10 +19,11 @@ use futures_util::FutureExt as _;
 
 use super::{
     answer::{Answer, Voice},
-    core::{Core, Letter},
+    core::Core,
     lease::Pass,
     ledger::{Admission, Arrival},
     operation::{Work, work},
+    outbox::{Letter, ReplyTo},
     request::{Asked, Request},
     slot::Slot,
     turn::{Ticket, What},
@@ -61,9 +62,7 @@ pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscri
             // Other gates have answers too, and the runtime would run the connection after each.
             gate.core.outbox.put(&mut gate.letters);
         }
-        for letter in gate.letters.drain(..) {
-            gate.core.publish(letter).await;
-        }
+        gate.core.publish_all(&mut gate.letters).await;
         gate.letters.shrink_to(IDLE_LETTERS); // it may be one of ten thousand
     }
 }
@@ -100,15 +99,15 @@ impl Gate {
         // A verb of a newer version counts as the one that every version has.
         let counted = envelope.verb.unwrap_or(DriverVerb::Call);
         self.core.stats.of(counted).requests.fetch_add(1, Ordering::Relaxed);
-        let (reply_to, client) = (envelope.reply_to.clone(), envelope.client.clone());
+        let (subject, client) = (envelope.reply_to.clone(), envelope.client.clone());
         if let Err((voice, refusal)) = self.let_in(envelope, payload) {
             let answer = Answer::failed(voice, Failure::Refused(refusal));
             self.core.stats.ended(counted, answer.ended);
-            self.answer(reply_to, &client, None, answer);
+            self.answer(ReplyTo { subject, together: false }, &client, None, answer);
         }
     }
 
-    fn answer(&mut self, to: Subject, client: &ClientName, id: Option<CallId>, answer: Answer) {
+    fn answer(&mut self, to: ReplyTo, client: &ClientName, id: Option<CallId>, answer: Answer) {
         self.letters.extend(self.core.letter(to, client, id, answer));
     }
 
@@ -150,6 +149,7 @@ impl Gate {
         let Envelope { client, verb, method, reply_to } = envelope;
         let verb = verb.ok_or_else(no_such_verb)?;
         let asked = Asked::read(verb, payload)?;
+        let reply_to = ReplyTo { subject: reply_to, together: asked.together };
         let voice = asked.voice;
         let refuse = |refusal| (voice, refusal);
         let tenant = self.slot.tenant().map_err(refuse)?;

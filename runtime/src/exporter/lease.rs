@@ -40,12 +40,14 @@ pub(crate) enum Word {
     Lease { client: ClientName, ask: LeaseAsk, reply: String },
     /// An admin's word.
     Admin { client: ClientName, ask: AdminAsk, reply: String },
+    /// The registry has lost its records: the board is shown once more.
+    Show,
     /// Nothing is granted any more.
     Close { why: &'static str },
     /// The hook before the lease `epoch` has ended.
     Begun { unit: usize, epoch: u64, hook: Result<(), String> },
-    /// The lease `epoch` is over, and its devices are safe, or not.
-    Settled { unit: usize, epoch: u64, safe: Result<(), String> },
+    /// The lease `epoch` is over; its devices are safe and well, or not.
+    Settled { unit: usize, epoch: u64, ready: Result<(), finish::NotReady> },
 }
 
 /// The fences around the subtrees of an exporter.

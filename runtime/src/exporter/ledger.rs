@@ -16,8 +16,7 @@ use bus_schema::{
     message::{Progress, Unknown},
 };
 
-use super::{answer::Answer, flag::Flag, lease::Pass};
-use crate::bus::Subject;
+use super::{answer::Answer, flag::Flag, lease::Pass, outbox::ReplyTo};
 
 /// Sessions without calls are remembered this long, for a message that was long on its way.
 const SESSION_KEPT: Duration = Duration::from_secs(600);
@@ -41,13 +40,13 @@ pub(crate) struct Arrival {
     pub(crate) bytes: usize,
     /// What it was let in under; none for one that only observes.
     pub(crate) pass: Option<Pass>,
-    pub(crate) reply_to: Subject,
+    pub(crate) reply_to: ReplyTo,
     /// Whether it has its turn already.
     pub(crate) begins: bool,
 }
 
 /// Where an answer goes once more; without one, it is no longer kept.
-pub(crate) type Again = (Subject, Option<Answer>);
+pub(crate) type Again = (ReplyTo, Option<Answer>);
 
 /// What to do with it.
 #[derive(Debug)]
@@ -81,7 +80,7 @@ pub(crate) struct Receipt {
 struct Entry {
     fingerprint: u64,
     driver: DriverId,
-    reply_to: Subject,
+    reply_to: ReplyTo,
     admitted: Duration,
     state: EntryState,
 }
@@ -297,7 +296,7 @@ impl Ledger {
         receipt: &Receipt,
         answer: &Answer,
         now: Duration,
-    ) -> Option<Subject> {
+    ) -> Option<ReplyTo> {
         release(&mut self.per_driver, &receipt.driver);
         self.queued_bytes -= receipt.bytes;
         self.under_way[receipt.place] = None;

@@ -16,10 +16,11 @@ use tracing::Instrument as _;
 use super::{
     answer::{Answer, arguments, json_arguments},
     context::{Context, Held, Loans, Operation},
-    core::{Core, Letter},
+    core::Core,
     driver_actor::Panicked,
     events::since_1970_ms,
     lease::{Fence, Pass},
+    outbox::Letter,
     recorder::Recorder,
     request::{Body, OpenAsked, Request},
     slot::{Slot, Tenant},
@@ -292,7 +293,7 @@ impl Work {
         core.ledger().opened(&request.receipt, &answer);
         let to = request.reply_to.clone();
         if let Some(letter) = core.letter(to, &request.caller, request.id, answer.clone()) {
-            core.publish(letter).await;
+            core.publish(&letter).await;
         }
         let result = match first {
             Some(Ok(result)) => result,

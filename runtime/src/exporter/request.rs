@@ -14,8 +14,7 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{answer::Voice, lease::Pass, ledger::Receipt, slot::MethodRef};
-use crate::bus::Subject;
+use super::{answer::Voice, lease::Pass, ledger::Receipt, outbox::ReplyTo, slot::MethodRef};
 
 /// What a message asks for, before it is admitted.
 pub(crate) struct Asked {
@@ -26,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) deadline: Duration,
     pub(crate) done_below: u64,
     pub(crate) epoch: Option<u64>,
+    /// Whether its reply may come together with others.
+    pub(crate) together: bool,
     pub(crate) body: Body,
     pub(crate) open: Option<OpenAsked>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct Request {
     pub(crate) deadline: Instant,
     /// What it was let in under; none for one that only observes.
     pub(crate) pass: Option<Pass>,
-    pub(crate) reply_to: Subject,
+    pub(crate) reply_to: ReplyTo,
     pub(crate) receipt: Receipt,
 }
 
@@ -102,6 +103,7 @@ impl Asked {
             deadline: Duration::from_millis(call.deadline_ms).min(DEADLINE_MAX),
             done_below: call.done_below,
             epoch: call.epoch,
+            together: call.together,
             body,
             open: None,
         }
@@ -117,6 +119,7 @@ impl Asked {
             deadline: Duration::from_millis(open.deadline_ms).min(DEADLINE_MAX),
             done_below: open.done_below,
             epoch: open.epoch,
+            together: false,
             body: Body::Args(open.form, open.args),
             open: Some(OpenAsked { stream, credit, detached }),
         }
@@ -144,6 +147,7 @@ impl Asked {
             deadline,
             done_below: 0,
             epoch: None,
+            together: false,
             body: Body::Json(payload),
             open: None,
         })

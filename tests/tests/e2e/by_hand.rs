@@ -67,14 +67,9 @@ async fn a_peer_that_never_sent_what_it_says_it_sent_is_asked_once_a_second() ->
 fn call_in_parts(counter: u64, stream: StreamId) -> Bytes {
     codec::encode(&Call {
         id: Some(CallId { session: SESSION, counter }),
-        attempt: 0,
-        age_ms: 0,
         deadline_ms: 60_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::new(),
         parts: Some(Parts { stream, bytes: 100 }),
+        ..Call::default()
     })
 }
 
@@ -131,17 +126,8 @@ async fn arguments_on_a_stream_of_another_session_are_refused() -> anyhow::Resul
 
 /// What a call of bob's to `echo` with these arguments is refused with.
 async fn refused(peer: &Peer, deadline_ms: u64, args: &'static [u8]) -> anyhow::Result<Refusal> {
-    let call = codec::encode(&Call {
-        id: None,
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: Bytes::from_static(args),
-        parts: None,
-    });
+    let call =
+        codec::encode(&Call { deadline_ms, args: Bytes::from_static(args), ..Call::default() });
     let subject = peer.subject("bob", DriverVerb::Call, "echo");
     let answer = peer.request("bob", &subject, call).await?;
     match codec::decode::<Reply>(&answer.payload)?.outcome {

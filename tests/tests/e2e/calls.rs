@@ -4,11 +4,12 @@ use std::{future::Future, time::Duration};
 
 use bus_schema::{
     CallId, FaultKind, RefusalCode, Session, codec,
-    message::{Call, Form, Outcome, Reply, Unknown},
-    subject::DriverVerb,
+    message::{Call, Form, Outcome, Replies, Reply, Unknown},
+    subject::{DriverVerb, Inbox},
 };
 use bus_tests::{Lab, TestDriver, TestDriverClient};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use runtime::{CallError, DriverRef};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -276,15 +277,52 @@ async fn a_full_queue_is_busy_and_says_its_bound() -> anyhow::Result<()> {
 fn count(counter: u64) -> Call {
     Call {
         id: Some(CallId { session: Session(9), counter }),
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms: 30_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
         args: Bytes::from_static(&[0x90]),
-        parts: None,
+        ..Call::default()
     }
+}
+
+#[tokio::test]
+async fn replies_that_come_together_reach_each_its_call() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let (peer, client) = (lab.peer().await?, lab.client("bob").await?);
+    let bench = lab.bench(&client);
+    let mut requests = peer.listen(&peer.subject("bob", DriverVerb::Call, "echo")).await?;
+    let (one, two) = (bench.echo("one".into()), bench.echo("two".into()));
+    let exporter = async {
+        let mut replies = vec![("0000000000000000".to_owned(), "nobody waits for it".into())];
+        let mut to = String::new();
+        while replies.len() < 3 {
+            let request = requests.next().await.expect("a request");
+            let call: Call = codec::decode(&request.payload)?;
+            anyhow::ensure!(call.together);
+            to = request.reply.expect("a reply subject").to_string();
+            let (_, token) = Inbox::split(&to).expect("it has tokens");
+            let result: (Bytes,) = rmp_serde::from_slice(&call.args)?;
+            let outcome = Outcome::Result(rmp_serde::to_vec(&result.0)?.into());
+            replies.push((token.to_owned(), codec::encode(&Reply { outcome })));
+        }
+        peer.send(&to, None, None, codec::encode(&Replies { replies })).await
+    };
+    let (one, two, exporter) = tokio::join!(one, two, exporter);
+    exporter?;
+    assert_eq!((&*one?, &*two?), (&b"one"[..], &b"two"[..]));
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_calls_at_once_each_gets_its_own_result() -> anyhow::Result<()> {
+    let (_lab, _, exporter, bench) = bench().await?;
+    let calls = (0..500_u32).map(|at| {
+        let bench = bench.clone();
+        async move { (at, bench.echo(at.to_be_bytes().to_vec().into()).await) }
+    });
+    for (at, result) in futures_util::future::join_all(calls).await {
+        assert_eq!(&*result?, &at.to_be_bytes());
+    }
+    exporter.shutdown(GRACE).await?;
+    Ok(())
 }
 
 #[tokio::test]

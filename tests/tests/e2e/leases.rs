@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use bus_schema::{
-    Address, EventKind, Fault, LeaseEnd, Leased, Place, PlaceName, RefusalCode, UnitState, driver,
-    message::ResetCode,
+    Address, BoardUnit, EventKind, Fault, LeaseEnd, Leased, Place, PlaceName, RefusalCode,
+    UnitState, driver, message::ResetCode,
 };
 use bus_tests::{Events, Lab, TestDriverClient};
 use runtime::{
@@ -319,6 +319,49 @@ async fn a_board_that_will_not_become_safe_is_shown_and_not_granted() -> anyhow:
     assert!(error.to_string().contains("not safe"), "{error}");
     admin.kick(&bench(), None, "mended".to_owned()).await?;
     alice.lease(&bench(), &waiting()).await?.release().await?;
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_board_that_fails_its_health_check_is_not_granted_until_it_passes() -> anyhow::Result<()>
+{
+    let lab = Lab::new().await?;
+    let dir = tempfile::tempdir()?;
+    let (well, diary) = (dir.path().join("well"), dir.path().join("diary"));
+    let check = format!("echo looked; test -e {}", well.display());
+    let after = format!("echo after >> {}", diary.display());
+    let exporter = lab
+        .lend("bench", Node::of("test", lab.driver()), |config| {
+            config.hooks.health = hook(&check, HookFailure::EndLease);
+            config.hooks.after = hook(&after, HookFailure::Warn);
+        })
+        .await?;
+    let (alice, admin) = (lab.client("alice").await?, lab.client("admin").await?);
+    let unit = async || -> anyhow::Result<BoardUnit> {
+        Ok(alice.board(&"bench".parse()?).await?.units.remove(0))
+    };
+    let until_unsafe = async || -> anyhow::Result<BoardUnit> {
+        loop {
+            match unit().await? {
+                unit if unit.state == UnitState::Unsafe => return Ok(unit),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    lease(&alice).await?.release().await?;
+    let ill = until_unsafe().await?;
+    assert!(ill.why.starts_with("healthCheck: it failed: exit status: 1"), "{}", ill.why);
+    let error = lease(&alice).await.unwrap_err();
+    assert!(error.to_string().contains("is not ready: healthCheck"), "{error}");
+    admin.kick(&bench(), None, "look again".to_owned()).await?;
+    until_unsafe().await?;
+
+    std::fs::write(&well, "")?;
+    admin.kick(&bench(), None, "mended".to_owned()).await?;
+    let held = alice.lease(&bench(), &waiting()).await?;
+    assert_eq!(std::fs::read_to_string(&diary)?, "after\n", "it runs once for a lease");
+    held.release().await?;
     exporter.shutdown(GRACE).await?;
     Ok(())
 }

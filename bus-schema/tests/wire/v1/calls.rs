@@ -5,24 +5,15 @@
 use bus_schema::{
     CallId, Fault, Refusal, RefusalCode, codec,
     message::{
-        Ask, Call, Cancel, Form, Outcome, Parts, Ping, Pong, Progress, Reply, Told, Unknown,
+        Ask, Call, Cancel, Form, Outcome, Parts, Ping, Pong, Progress, Replies, Reply, Told,
+        Unknown,
     },
 };
 
 use super::{ID, INCARNATION, STREAM, assert_wire, hex, text};
 
 fn call() -> Call {
-    Call {
-        id: None,
-        attempt: 0,
-        age_ms: 0,
-        deadline_ms: 30_000,
-        done_below: 0,
-        epoch: None,
-        form: Form::Typed,
-        args: vec![].into(),
-        parts: None,
-    }
+    Call::default()
 }
 
 #[test]
@@ -79,6 +70,42 @@ fn a_repeated_call_of_words_under_a_lease() {
               a4 61726773  c401 90 | args: 1 byte(s)
         ",
     );
+}
+
+#[test]
+fn a_call_whose_reply_may_come_together_with_others() {
+    assert_wire(
+        &Call { id: Some(ID), together: true, ..call() },
+        "
+            01 01 | version 1, call
+            83 | map of 3
+              a2 6964  b2 303030303030303030303030303061622d37 | id: 00000000000000ab-7
+              ab 646561646c696e655f6d73  cd 7530 | deadline_ms: 30000
+              a8 746f676574686572  c3 | together: true
+        ",
+    );
+}
+
+#[test]
+fn two_replies_together() {
+    let nil = Outcome::Result(vec![0xc0].into());
+    let reply = codec::encode(&Reply { outcome: nil });
+    let tokens = ["00000000000000aa", "00000000000000bb"];
+    let replies = tokens.map(|token| (token.to_owned(), reply.clone())).to_vec();
+    let bytes = "
+            01 08 | version 1, replies
+            81 | map of 1
+              a7 7265706c696573  92 | replies: list of 2
+                92 | list of 2
+                  b0 30303030303030303030303030306161 | token: 00000000000000aa
+                  c415 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
+                92 | list of 2
+                  b0 30303030303030303030303030306262 | token: 00000000000000bb
+                  c415 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
+        ";
+    assert_wire(&Replies { replies }, bytes);
+    let written = Replies::encode(tokens.map(|token| (token, &*reply)).into_iter());
+    assert_eq!(Replies::decode(&written).unwrap(), tokens.map(|token| (token, reply.clone())));
 }
 
 #[test]

@@ -331,6 +331,26 @@ fn what_an_admin_asks() {
                     d920 3030303030303030303030303030616230303030303030303030303030303031
         ",
     );
+    let action = AdminAction::Drain { reason: text("fan"), maintenance: true };
+    assert_wire(
+        &AdminAsk { path: Path::ROOT, driver: None, action },
+        "
+            01 33 | version 1, admin
+            81 | map of 1
+              a2 646f 81 | do: map of 1
+                a5 647261696e 82 | drain: map of 2
+                  a6 726561736f6e  a3 66616e | reason: fan
+                  ab 6d61696e74656e616e6365  c3 | maintenance: true
+        ",
+    );
+    assert_wire(
+        &AdminAsk { path: Path::ROOT, driver: None, action: AdminAction::Reload },
+        "
+            01 33 | version 1, admin
+            81 | map of 1
+              a2 646f  a6 72656c6f6164 | do: reload
+        ",
+    );
     assert_wire(
         &Administered::Done { text: text("ended") },
         "

@@ -9,7 +9,7 @@ use crate::{advice::CliError, session::Session};
 
 /// Says something about each board, and shows what was answered. The first failure is the
 /// command's; that nobody has one of the boards is none, if somebody had another.
-pub(super) async fn each<T>(
+pub(crate) async fn each<T>(
     session: &Session,
     boards: impl IntoIterator<Item = Address>,
     say: impl AsyncFn(&Address) -> Result<T, LeaseError>,

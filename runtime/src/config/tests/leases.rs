@@ -20,7 +20,7 @@ fn rules_are_read_and_groups_are_their_members() {
         "name: b\nleases: {{keepAlive: 30s, duration: 10m, maxDuration: 4h, subtrees: [m]}}\n\
          groups: {{ci: [ci-1, ci-2]}}\n\
          access:\n  - {{groups: [ci], clients: ['dev-*'], subtrees: [m], maxDuration: 1h, maxPriority: 5, maxLeases: 2}}\n\
-         hooks:\n  beforeLease: {{script: 'true', exec: /bin/bash, timeout: 5, onFailure: endLease}}\n  afterLease: {{script: date}}\n{DRIVER}"
+         hooks:\n  beforeLease: {{script: 'true', exec: /bin/bash, timeout: 5, onFailure: endLease}}\n  afterLease: {{script: date}}\n  healthCheck: {{script: 'ping board', timeout: 3}}\n{DRIVER}"
     ));
     let rules = config.leases;
     assert!(rules.required, "where there is access, calls need a lease");

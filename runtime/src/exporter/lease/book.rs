@@ -3,6 +3,7 @@
 //! [`Effect`]s, in the order in which it is to be done.
 
 mod answer;
+mod close;
 mod end;
 mod queue;
 mod replay;
@@ -77,6 +78,8 @@ pub(crate) enum Entry {
     Ending { path: Path, lease: Lease, end: End },
     /// It has ended: devices are safe.
     Freed { path: Path, epoch: u64 },
+    /// An admin has closed it, or opened it again.
+    Closed { path: Path, closure: Option<Closure> },
 }
 
 impl Entry {
@@ -84,8 +87,29 @@ impl Entry {
     pub(crate) fn since(&self) -> Option<Duration> {
         match self {
             Self::Lease { lease, .. } | Self::Ending { lease, .. } => Some(lease.since),
-            Self::Last { .. } | Self::Freed { .. } => None,
+            Self::Last { .. } | Self::Freed { .. } | Self::Closed { .. } => None,
         }
+    }
+}
+
+/// An admin's word that nothing is granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Closure {
+    pub(crate) by: ClientName,
+    pub(crate) reason: String,
+    /// Whether they work on it: then it is theirs to use while nobody has it.
+    pub(crate) maintenance: bool,
+}
+
+impl std::fmt::Display for Closure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { by, reason, maintenance } = self;
+        f.write_str(if *maintenance { "in maintenance by " } else { "drained by " })?;
+        write!(f, "{by}")?;
+        if !reason.is_empty() {
+            write!(f, ": {reason}")?;
+        }
+        Ok(())
     }
 }
 
@@ -136,10 +160,23 @@ pub(crate) enum Phase {
 pub(crate) struct Unit {
     pub(crate) path: Path,
     pub(crate) phase: Phase,
-    /// Why nothing is granted here now, if so.
-    pub(crate) closed: Option<String>,
+    /// Why nothing is granted here for the rest of this run, if so.
+    leaving: Option<String>,
+    /// The admin's word that nothing is granted, which outlasts runs.
+    pub(crate) closure: Option<Closure>,
     /// In order of service.
     queue: Vec<Key>,
+}
+
+impl Unit {
+    pub(super) fn new(path: Path) -> Self {
+        Self { path, phase: Phase::Free, leaving: None, closure: None, queue: Vec::new() }
+    }
+
+    /// Why nothing is granted here now, if so.
+    fn closed(&self) -> Option<String> {
+        self.leaving.clone().or_else(|| self.closure.as_ref().map(ToString::to_string))
+    }
 }
 
 #[derive(Debug)]
@@ -192,8 +229,7 @@ pub(crate) struct Book {
 
 impl Book {
     pub(crate) fn new(rules: LeaseRules, hook_before: bool) -> Self {
-        let unit = |path| Unit { path, phase: Phase::Free, closed: None, queue: Vec::new() };
-        let units = rules.units().into_iter().map(unit).collect();
+        let units = rules.units().into_iter().map(Unit::new).collect();
         Self {
             rules,
             hook_before,

@@ -102,6 +102,7 @@ impl Fence {
         move |pass, client| {
             let may_use = match &gate.standing {
                 Standing::Leased(lease) => lease.lets_in(client),
+                Standing::Maintained(closure) => closure.by == *client,
                 Standing::Open | Standing::Closed { .. } => true,
             };
             pass.unit != unit || (pass.generation == gate.generation && may_use)
@@ -134,6 +135,10 @@ impl Fence {
             }
             (Standing::Leased(lease), _) => {
                 with(not_leased(format!("{path} is leased by {}", lease.client)), lease)
+            }
+            (Standing::Maintained(closure), None) if closure.by == *client => None,
+            (Standing::Maintained(closure), _) => {
+                not_leased(format!("{path} cannot be used now: {closure}"))
             }
             (Standing::Closed { why, lease }, _) => {
                 let refusal = not_leased(format!("{path} cannot be used now: {why}"));

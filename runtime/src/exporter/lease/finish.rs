@@ -31,7 +31,8 @@ pub(super) async fn before(
     run_hook(core, hooks, When::Before, unit, lease).await
 }
 
-/// Waits until what ran under a lease has ended, makes its devices safe and runs the hook after it.
+/// Waits until what ran under a lease has ended, makes its devices safe, runs the hook after it,
+/// unless that `has_run`, and the health check.
 ///
 /// # Errors
 ///
@@ -41,7 +42,8 @@ pub(super) async fn finish(
     hooks: &Hooks,
     unit: usize,
     lease: &Lease,
-) -> Result<(), String> {
+    has_run: bool,
+) -> Result<(), NotReady> {
     let mut pause = LOOK_FIRST;
     while core.ledger().going(unit, &core.leases.fences.at(unit).lets_go_on()) {
         sleep(pause).await;
@@ -57,9 +59,51 @@ pub(super) async fn finish(
         .collect()
         .await;
     if !not_safe.is_empty() {
-        return Err(format!("not safe: {}", not_safe.join(", ")));
+        let why = format!("not safe: {}", not_safe.join(", "));
+        return Err(NotReady { why, after_has_run: has_run });
     }
-    run_hook(core, hooks, When::After, unit, lease).await
+    if !has_run {
+        let after = run_hook(core, hooks, When::After, unit, lease).await;
+        after.map_err(|why| NotReady { why, after_has_run: false })?;
+    }
+    let healthy = check_health(core, hooks, unit, lease, has_run).await;
+    healthy.map_err(|why| NotReady { why, after_has_run: true })
+}
+
+/// Why a subtree is not granted again yet.
+#[derive(Debug)]
+pub(crate) struct NotReady {
+    pub(crate) why: String,
+    /// Whether the hook after the lease is done with: the next try is not to run it again.
+    pub(crate) after_has_run: bool,
+}
+
+/// Runs the health check; `again`, if it has failed before. What is told is how that changes.
+async fn check_health(
+    core: &Arc<Core>,
+    hooks: &Hooks,
+    unit: usize,
+    lease: &Lease,
+    again: bool,
+) -> Result<(), String> {
+    let (Some(check), Some(slot)) = (&hooks.health, slots(core, unit).into_iter().next()) else {
+        return Ok(());
+    };
+    let outcome = hook::run(core, &slot, check, When::Health, lease).await;
+    let path = &core.leases.fences.at(unit).path;
+    match outcome {
+        Ok(()) if again => core.event(EventKind::HealthPassed, path, None, None, ""),
+        Ok(()) => {}
+        Err(why) if again => return Err(why),
+        Err(why) => {
+            let id = When::Health.call_id(lease);
+            let why = format!("{why}; its output is call {id} of {}", lease.client);
+            tracing::warn!(%path, why, "not healthy, and so not granted");
+            core.event(EventKind::HealthFailed, path, None, None, &why);
+            return Err(why);
+        }
+    }
+    Ok(())
 }
 
 async fn run_hook(
@@ -72,6 +116,7 @@ async fn run_hook(
     let hook = match when {
         When::Before => &hooks.before,
         When::After => &hooks.after,
+        When::Health => &hooks.health,
     };
     let (Some(hook), Some(slot)) = (hook, slots(core, unit).into_iter().next()) else {
         return Ok(());

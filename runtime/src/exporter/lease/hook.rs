@@ -33,6 +33,9 @@ pub struct Hooks {
     pub before: Option<Hook>,
     /// Runs when the devices of a lease that ended are safe, before the next is granted.
     pub after: Option<Hook>,
+    /// Runs last, and says whether the next lease may be granted. Its failure keeps the subtree
+    /// from everybody until it succeeds.
+    pub health: Option<Hook>,
 }
 
 /// One hook.
@@ -65,6 +68,7 @@ pub enum HookFailure {
 pub(super) enum When {
     Before,
     After,
+    Health,
 }
 
 impl When {
@@ -72,15 +76,17 @@ impl When {
         match self {
             Self::Before => "beforeLease",
             Self::After => "afterLease",
+            Self::Health => "healthCheck",
         }
     }
 
     /// What its record is called by: the session of the lease's ticket, and a counter that no
-    /// client counts up to.
+    /// client counts up to. (A health check that is run again has the record of its first run.)
     pub(super) fn call_id(self, lease: &Lease) -> CallId {
         let counter = match self {
             Self::Before => lease.epoch,
             Self::After => lease.epoch + 1,
+            Self::Health => lease.epoch + 2,
         };
         CallId { session: lease.ticket.session(), counter }
     }
@@ -115,7 +121,7 @@ pub(super) async fn run(
         }
         Err(error) => Err(format!("cannot run {}: {error}", hook.exec.display())),
     };
-    let outcome = outcome.map_err(|why| format!("{} hook: {why}", when.name()));
+    let outcome = outcome.map_err(|why| format!("{}: {why}", when.name()));
     if let Some(end) = end {
         end.finish_items(outcome.as_ref().err().map(Fault::device));
     }

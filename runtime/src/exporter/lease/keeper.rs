@@ -2,13 +2,15 @@
 //! journal, moves the fences, and sees to it that what ended is cut off and made safe.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bus_schema::{
     AdminAction, AdminAsk, Administered, Board, ClientName, EventKind, LeaseAction, LeaseAsk,
-    LeaseNews, Leased, Refusal, RefusalCode, codec, message::ResetCode, subject::FromExporter,
+    LeaseNews, Leased, Refusal, RefusalCode, codec, limits::CLOSURE_REASON_BYTES_MAX,
+    message::ResetCode, subject::FromExporter,
 };
 use bytes::Bytes;
 use tokio::{
@@ -18,8 +20,8 @@ use tokio::{
 
 use super::{
     Hooks, Journal, LeaseRules, Word,
-    book::{Book, Effect, Entry, Phase, Queues, Standing, UnitAt},
-    finish,
+    book::{Book, Closure, Effect, Entry, Phase, Queues, Standing, UnitAt},
+    finish::{self, NotReady},
 };
 use crate::exporter::core::Core;
 
@@ -42,6 +44,8 @@ pub(crate) struct Keeper {
     book: Book,
     journal: Option<Journal>,
     hooks: Arc<Hooks>,
+    /// The leases whose hook after them has run, of subtrees that are not ready all the same.
+    after_has_run: HashMap<UnitAt, u64>,
     inbox: mpsc::Receiver<Word>,
     clock: Clock,
     /// How often the connection was made, and when it was last looked at.
@@ -108,6 +112,7 @@ impl Keeper {
             book,
             journal,
             hooks: Arc::new(hooks),
+            after_has_run: HashMap::new(),
             inbox,
             clock,
             connects,
@@ -119,9 +124,13 @@ impl Keeper {
 
     /// Takes over what the registry shows as held: for an exporter without a state directory.
     pub(crate) async fn take_over(&mut self) {
-        if self.journal.is_none()
-            && let Some(board) = finish::last_board(&self.core).await
-        {
+        if self.journal.is_some() {
+            return;
+        }
+        tracing::warn!(
+            "no state directory: a restart knows only of leases that the broker remembers"
+        );
+        if let Some(board) = finish::last_board(&self.core).await {
             self.book.adopt(board, self.clock.now());
         }
     }
@@ -195,16 +204,25 @@ impl Keeper {
                 };
                 Some(Answer { reply, message: codec::encode(&answer), grants: false })
             }
+            Word::Show => {
+                self.board.record.clear();
+                None
+            }
             Word::Close { why } => {
-                self.book.close(why, now);
+                self.book.leave(why, now);
                 None
             }
             Word::Begun { unit, epoch, hook } => {
                 self.book.begun(unit, epoch, hook, now);
                 None
             }
-            Word::Settled { unit, epoch, safe } => {
-                self.book.settled(unit, epoch, safe, now);
+            Word::Settled { unit, epoch, ready } => {
+                if let Err(NotReady { after_has_run: true, .. }) = &ready {
+                    self.after_has_run.insert(unit, epoch);
+                } else {
+                    self.after_has_run.remove(&unit);
+                }
+                self.book.settled(unit, epoch, ready.map_err(|not| not.why), now);
                 None
             }
         }
@@ -241,17 +259,30 @@ impl Keeper {
         ask: AdminAsk,
         now: Duration,
     ) -> Result<String, Refusal> {
-        let AdminAction::Kick { reason, ticket } = ask.action;
-        let reason = match reason.is_empty() {
-            true => format!("by {client}"),
-            false => format!("{reason} (by {client})"),
-        };
-        match ticket {
-            Some(ticket) => self.book.kick_ticket(ticket, &reason, now),
-            None => {
-                let unit = self.unit(&ask.path, ask.driver)?;
-                self.book.kick(unit, &reason, now)
+        let unit =
+            || self.core.leases.unit(&self.core.name, &self.core.slots, &ask.path, ask.driver);
+        match ask.action {
+            AdminAction::Kick { reason, ticket } => {
+                let reason = match reason.is_empty() {
+                    true => format!("by {client}"),
+                    false => format!("{reason} (by {client})"),
+                };
+                match ticket {
+                    Some(ticket) => self.book.kick_ticket(ticket, &reason, now),
+                    None => self.book.kick(unit()?, &reason, now),
+                }
             }
+            AdminAction::Drain { reason, .. } if reason.len() > CLOSURE_REASON_BYTES_MAX => {
+                let text = format!("a reason has at most {CLOSURE_REASON_BYTES_MAX} bytes");
+                Err(Refusal::new(RefusalCode::TooLarge, text)
+                    .with_limit(CLOSURE_REASON_BYTES_MAX as u64))
+            }
+            AdminAction::Drain { reason, maintenance } => {
+                let closure = Closure { by: client.clone(), reason, maintenance };
+                Ok(self.book.drain(unit()?, &closure, now))
+            }
+            AdminAction::Resume => Ok(self.book.resume_grants(unit()?, client, now)),
+            AdminAction::Reload => Err(Refusal::new(RefusalCode::Failed, "not yet")),
         }
     }
 
@@ -269,12 +300,18 @@ impl Keeper {
     async fn carry_out(&mut self, mut answers: Vec<Answer>) {
         let mut effects = self.book.effects();
         if let Err(why) = self.keep(&effects).await {
-            answers.retain(|answer| !answer.grants); // it is asked for again, and then refused
+            let refused = Leased::Refused(Refusal::new(RefusalCode::Failed, &why));
+            for answer in answers.iter_mut().filter(|answer| answer.grants) {
+                answer.message = codec::encode(&refused);
+            }
             effects.extend(self.take_back(&effects, &why));
         }
         // Fences before words: whoever is told that it is over has been cut off.
         for unit in effects.iter().filter_map(Effect::admits) {
             self.admit(unit);
+        }
+        if self.journal.is_none() {
+            self.show_board().await; // it is all that the next run will know: before it is answered
         }
         for answer in answers {
             self.send(answer.reply, answer.message).await;
@@ -367,11 +404,12 @@ impl Keeper {
 
     fn finish(&self, unit: UnitAt) {
         let Some(lease) = self.book.units[unit].lease().cloned() else { return };
+        let has_run = self.after_has_run.get(&unit) == Some(&lease.epoch);
         let (core, hooks) = (self.core.clone(), self.hooks.clone());
         self.core.tasks.spawn(async move {
             let epoch = lease.epoch;
-            let safe = finish::finish(&core, &hooks, unit, &lease).await;
-            let word = Word::Settled { unit, epoch, safe };
+            let ready = finish::finish(&core, &hooks, unit, &lease, has_run).await;
+            let word = Word::Settled { unit, epoch, ready };
             let _ = core.leases.words.send(word).await; // gone: the exporter stops
         });
     }

@@ -215,7 +215,7 @@ fn arrival(client: usize, id: Option<CallId>, driver: DriverId) -> Arrival {
         done_below: 0,
         bytes: 10,
         pass: None,
-        reply_to: "inbox".into(),
+        reply_to: ReplyTo { subject: "inbox".into(), together: false },
         begins: false,
     }
 }

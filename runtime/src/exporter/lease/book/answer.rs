@@ -8,7 +8,7 @@ use bus_schema::{
     limits::{BOARD_BYTES_MAX, BOARD_QUEUE_MAX},
 };
 
-use super::{Book, Key, Lease, Phase, TicketState, Unit, UnitAt};
+use super::{Book, Closure, Key, Lease, Phase, TicketState, Unit, UnitAt};
 use crate::exporter::lease::rules::shown;
 
 /// Whether a board shows who waits.
@@ -25,6 +25,8 @@ pub(crate) enum Standing {
     Open,
     /// The holder of this lease, and whom it allows.
     Leased(Lease),
+    /// Who works on it.
+    Maintained(Closure),
     /// Nobody.
     Closed { why: String, lease: Option<Lease> },
 }
@@ -81,7 +83,16 @@ impl Book {
                 closed(format!("the lease of {} is being ended", lease.client), lease)
             }
             Phase::Unsafe { why, .. } => {
-                Standing::Closed { why: format!("it is not safe: {why}"), lease: None }
+                Standing::Closed { why: format!("it is not ready: {why}"), lease: None }
+            }
+            Phase::Free | Phase::Offered { .. } if self.units[unit].closure.is_some() => {
+                match &self.units[unit].closure {
+                    Some(closure) if closure.maintenance => Standing::Maintained(closure.clone()),
+                    closure => Standing::Closed {
+                        why: closure.as_ref().map(ToString::to_string).unwrap_or_default(),
+                        lease: None,
+                    },
+                }
             }
             Phase::Free | Phase::Offered { .. } if self.rules.required => {
                 Standing::Closed { why: "it needs a lease".to_owned(), lease: None }
@@ -94,13 +105,13 @@ impl Book {
     pub(super) fn taken(&self, unit: UnitAt, now: Duration) -> Refusal {
         let place = &self.units[unit];
         let path = shown(&place.path);
-        let text = match (&place.phase, &place.closed) {
+        let text = match (&place.phase, place.closed()) {
             (Phase::Held(lease) | Phase::Ending { lease, .. }, _) => {
                 let left = lease.until.saturating_sub(now).as_secs();
                 let left = humantime::format_duration(Duration::from_secs(left));
                 format!("{path} is leased by {} for another {left} at most", lease.client)
             }
-            (Phase::Unsafe { why, .. }, _) => format!("{path} is not safe: {why}"),
+            (Phase::Unsafe { why, .. }, _) => format!("{path} is not ready: {why}"),
             (Phase::Offered { key, .. }, _) => format!("{path} is offered to {}", key.client),
             (Phase::Free, Some(why)) => format!("{path} is not granted now: {why}"),
             (Phase::Free, None) => format!("others wait for {path}"),
@@ -180,7 +191,7 @@ impl Unit {
 
     fn state(&self) -> UnitState {
         match &self.phase {
-            Phase::Free if self.closed.is_some() => UnitState::Closed,
+            Phase::Free if self.closed().is_some() => UnitState::Closed,
             Phase::Free => UnitState::Free,
             Phase::Offered { .. } => UnitState::Offered,
             Phase::Held(lease) if lease.starting => UnitState::Starting,
@@ -196,7 +207,7 @@ impl Unit {
             Phase::Ending { end, .. } => format!("{}: {}", end.why, end.text),
             Phase::Unsafe { why, .. } => why.clone(),
             Phase::Offered { key, .. } => format!("to {}", key.client),
-            Phase::Free | Phase::Held(_) => self.closed.clone().unwrap_or_default(),
+            Phase::Free | Phase::Held(_) => self.closed().unwrap_or_default(),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Book {
         self.effects.push(Effect::Finish(unit));
     }
 
-    /// The lease `epoch` is over: its streams are cut, its devices safe, or not.
+    /// The lease `epoch` is over: its streams are cut, its devices safe and well, or not.
     pub(crate) fn settled(
         &mut self,
         unit: UnitAt,
@@ -182,19 +182,6 @@ impl Book {
             self.units[unit].phase = Phase::Ending { lease: lease.clone(), end: end.clone() };
             self.effects.push(Effect::Admit(unit));
             self.effects.push(Effect::Finish(unit));
-        }
-    }
-
-    /// Nothing is granted any more; what is held goes on.
-    pub(crate) fn close(&mut self, why: &str, now: Duration) {
-        for unit in &mut self.units {
-            unit.closed = Some(why.to_owned());
-        }
-        for unit in 0..self.units.len() {
-            if let Phase::Offered { key, .. } = &self.units[unit].phase {
-                let key = key.clone();
-                self.put_back(&key, now);
-            }
         }
     }
 }

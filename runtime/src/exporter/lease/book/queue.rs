@@ -42,7 +42,7 @@ impl Book {
     /// it by the answer, everybody else by news.
     pub(super) fn serve(&mut self, unit: UnitAt, now: Duration, asking: Option<&Key>) {
         let place = &self.units[unit];
-        if place.phase != Phase::Free || place.closed.is_some() {
+        if place.phase != Phase::Free || place.closed().is_some() {
             return;
         }
         let Some(next) = place.queue.iter().find(|key| self.is_ready(key, now)).cloned() else {

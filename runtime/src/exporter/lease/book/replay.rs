@@ -26,6 +26,12 @@ impl Book {
                 (Some(path), lease.epoch, Phase::Ending { lease, end })
             }
             Entry::Freed { path, epoch } => (Some(path), epoch, Phase::Free),
+            Entry::Closed { path, closure } => {
+                if let Some(unit) = self.unit_at(&path) {
+                    self.units[unit].closure = closure;
+                }
+                return;
+            }
         };
         self.last_epoch = self.last_epoch.max(epoch);
         // A subtree that the configuration no longer names has no leases.
@@ -93,7 +99,11 @@ impl Book {
                 Phase::Free | Phase::Offered { .. } => None,
             }
         });
-        std::iter::once(Entry::Last { epoch: self.last_epoch }).chain(units).collect()
+        let closed = self.units.iter().filter_map(|unit| {
+            let closure = Some(unit.closure.clone()?);
+            Some(Entry::Closed { path: unit.path.clone(), closure })
+        });
+        std::iter::once(Entry::Last { epoch: self.last_epoch }).chain(units).chain(closed).collect()
     }
 
     /// The subtree that is exactly at `path`.

@@ -1,13 +1,19 @@
 //! The rules against every order of things: clients that come and vanish, messages that are lost
 //! and repeated, deadlines, crashes and restarts of the exporter.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bus_schema::{Session, limits::OFFER_HELD};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::exporter::lease::rules::AccessRule;
+use crate::exporter::lease::{
+    fence::{Fence, Pass},
+    rules::AccessRule,
+};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -217,6 +223,43 @@ fn access_says_who_may_have_what_and_names_the_rule_that_is_missing() {
     assert!(ask("ci-1", 1, 6, wanted(9, 3)).contains("may have 1"));
 }
 
+fn closure(maintenance: bool) -> Closure {
+    Closure { by: name("root"), reason: "a new fan".to_owned(), maintenance }
+}
+
+#[test]
+fn what_is_drained_is_granted_to_nobody_until_an_admin_says_so_even_after_a_restart() {
+    let mut book = book();
+    let first = epoch(&hear(&mut book, "alice", 1, wanted(0, 0), 1000));
+    hear(&mut book, "bob", 2, wanted(600, 0), 1000);
+    let done = book.drain(0, &closure(true), secs(1001));
+    assert_eq!(done, "nothing more is granted on the tree, a; alice still has the tree");
+    assert!(matches!(book.standing(0), Standing::Leased(_)), "what is held goes on");
+    hear(&mut book, "alice", 1, LeaseAction::Release, 1002);
+    settle(&mut book, 1003);
+    assert_eq!(book.standing(0), Standing::Maintained(closure(true)));
+    let Leased::Refused(refusal) = hear(&mut book, "carol", 3, wanted(0, 0), 1003) else {
+        panic!()
+    };
+    assert!(refusal.text.contains("in maintenance by root: a new fan"), "{}", refusal.text);
+
+    let written = book.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Keep(entry) => Some(entry),
+        _ => None,
+    });
+    let mut again = Book::new(rules(), false);
+    again.replay(written.collect::<Vec<_>>(), secs(1004));
+    assert_eq!(again.standing(0), Standing::Maintained(closure(true)));
+    assert_eq!(again.standing(1), Standing::Maintained(closure(true)), "it lies in the tree");
+
+    assert_eq!(book.resume_grants(1, &name("root"), secs(1005)), "leases are granted again on a");
+    hear(&mut book, "bob", 2, LeaseAction::Alive { heard: 0 }, 1005);
+    let on_it = book.resume_grants(0, &name("root"), secs(1005));
+    assert_eq!(on_it, "leases are granted again on the tree");
+    assert!(epoch(&hear(&mut book, "bob", 2, LeaseAction::Confirm, 1005)) > first);
+    assert!(book.resume_grants(0, &name("root"), secs(1006)).contains("was not drained"));
+}
+
 // --- every order of things -------------------------------------------------------------------
 
 #[derive(Clone, Debug)]
@@ -246,6 +289,24 @@ enum Step {
     /// Its connection goes and comes.
     Connection(bool),
     Kick(usize),
+    /// An admin closes a subtree, or opens it again.
+    Drain(usize, bool),
+    Resume(usize),
+    /// A call arrives, made under no lease, the present one or one that has ended.
+    Call {
+        client: usize,
+        unit: usize,
+        under: Under,
+    },
+    /// The turn of the oldest call that waits for it.
+    Turn,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Under {
+    Nothing,
+    ThisLease,
+    AnotherLease,
 }
 
 #[derive(Clone, Debug)]
@@ -287,6 +348,8 @@ fn what() -> impl Strategy<Value = What> {
 fn step() -> impl Strategy<Value = Step> {
     let travel =
         prop_oneof![4 => Just(Travel::Well), 1 => Just(Travel::Twice), 1 => Just(Travel::Lost)];
+    let under =
+        prop_oneof![Just(Under::Nothing), Just(Under::ThisLease), Just(Under::AnotherLease)];
     prop_oneof![
         8 => (0..3_usize, 0..3_u64, what(), 0..2_usize, travel).prop_map(
             |(client, ticket, what, unit, travel)| Step::Say { client, ticket, what, unit, travel }
@@ -297,32 +360,46 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|synced| Step::Crash { synced }),
         1 => any::<bool>().prop_map(Step::Connection),
         1 => (0..2_usize).prop_map(Step::Kick),
+        6 => (0..3_usize, 0..2_usize, under).prop_map(
+            |(client, unit, under)| Step::Call { client, unit, under }
+        ),
+        4 => Just(Step::Turn),
+        1 => (0..2_usize, any::<bool>()).prop_map(|(unit, mine)| Step::Drain(unit, mine)),
+        1 => (0..2_usize).prop_map(Step::Resume),
     ]
 }
 
 /// The exporter as its clients see it, and what is true of it.
 struct World {
     book: Book,
+    rules: LeaseRules,
     hook_before: bool,
     now: Duration,
     disk: Vec<Entry>,
     mail: VecDeque<(ClientName, TicketId, usize, LeaseAction)>,
     /// The lease whose operations may run, by subtree: what fences let in.
     inside: BTreeMap<usize, Lease>,
+    fences: Vec<Fence>,
+    /// Calls that were let in and wait for their turn.
+    calls: VecDeque<(ClientName, Pass)>,
     /// Leases that their holders were told of, and that were not ended since.
     promised: HashMap<usize, Lease>,
     epochs: u64,
 }
 
 impl World {
-    fn new(hook_before: bool) -> Self {
+    fn new(hook_before: bool, required: bool) -> Self {
+        let rules = LeaseRules { required, ..rules() };
         Self {
-            book: Book::new(rules(), hook_before),
+            book: Book::new(rules.clone(), hook_before),
+            fences: fences(&rules),
+            rules,
             hook_before,
             now: secs(1000),
             disk: Vec::new(),
             mail: VecDeque::new(),
             inside: BTreeMap::new(),
+            calls: VecDeque::new(),
             promised: HashMap::new(),
             epochs: 0,
         }
@@ -348,6 +425,14 @@ impl World {
             Step::Kick(unit) => {
                 let _ = self.book.kick(unit, "", self.now);
             }
+            Step::Call { client, unit, under } => self.call(&name(CLIENTS[client]), unit, under),
+            Step::Turn => self.turn(),
+            Step::Drain(unit, maintenance) => {
+                self.book.drain(unit, &closure(maintenance), self.now);
+            }
+            Step::Resume(unit) => {
+                self.book.resume_grants(unit, &name("root"), self.now);
+            }
         }
         self.book.tick(self.now);
         self.carry_out();
@@ -365,10 +450,49 @@ impl World {
         }
     }
 
+    fn call(&mut self, client: &ClientName, unit: usize, under: Under) {
+        let now = self.book.units[unit].lease().map_or(self.epochs, |lease| lease.epoch);
+        let epoch = match under {
+            Under::Nothing => None,
+            Under::ThisLease => Some(now),
+            Under::AnotherLease => Some(now.saturating_sub(1)),
+        };
+        let let_in = self.fences[unit].admit(client, epoch);
+        assert!(let_in.is_err() || !matches!(under, Under::AnotherLease), "{epoch:?} has ended");
+        if let Ok(pass) = let_in {
+            assert!(self.may_use(unit, client), "{client} was let in");
+            self.calls.push_back((client.clone(), pass));
+        } else if !matches!(under, Under::AnotherLease) {
+            let held = matches!(&self.book.units[unit].phase, Phase::Held(_));
+            assert!(!(held && self.may_use(unit, client)), "{client} has the lease");
+        }
+    }
+
+    fn turn(&mut self) {
+        let Some((client, pass)) = self.calls.pop_front() else { return };
+        if self.fences[pass.unit].holds(pass) {
+            assert!(self.may_use(pass.unit, &client), "a call of {client} is executed");
+        }
+    }
+
+    fn may_use(&self, unit: usize, client: &ClientName) -> bool {
+        match &self.book.units[unit].phase {
+            Phase::Held(lease) => !lease.starting && lease.lets_in(client),
+            Phase::Free | Phase::Offered { .. } => match self.book.standing(unit) {
+                Standing::Open => !self.rules.required,
+                Standing::Maintained(closure) => closure.by == *client,
+                Standing::Leased(_) | Standing::Closed { .. } => false,
+            },
+            Phase::Ending { .. } | Phase::Unsafe { .. } => false,
+        }
+    }
+
     fn settle(&mut self, unit: usize, safe: bool) {
         match self.book.units[unit].phase.clone() {
             Phase::Ending { lease, .. } => {
                 self.inside.remove(&unit); // its operations have ended, however
+                let theirs = |(_, pass): &(ClientName, Pass)| pass.unit == unit;
+                assert!(!self.calls.iter().any(theirs), "a call waits beyond its lease");
                 let safe = if safe { Ok(()) } else { Err("stuck".to_owned()) };
                 self.book.settled(unit, lease.epoch, safe, self.now);
             }
@@ -393,7 +517,9 @@ impl World {
             }
         }
         self.inside.clear(); // operations end with their process
-        self.book = Book::new(rules(), self.hook_before);
+        self.calls.clear();
+        self.fences = fences(&self.rules);
+        self.book = Book::new(self.rules.clone(), self.hook_before);
         self.book.replay(self.disk.clone(), self.now);
         for (unit, lease) in self.promised.clone() {
             let now = &self.book.units[unit].phase;
@@ -411,18 +537,30 @@ impl World {
                     self.look_at(&entry);
                     self.disk.push(entry);
                 }
-                Effect::Admit(unit) => match self.book.standing(unit) {
-                    Standing::Leased(lease) => {
-                        let before = self.inside.insert(unit, lease.clone());
-                        let other = before.filter(|before| before.epoch != lease.epoch);
-                        assert_eq!(other, None, "{lease:?} began before that had ended");
+                Effect::Admit(unit) => {
+                    self.admit(unit);
+                    match self.book.standing(unit) {
+                        Standing::Leased(lease) => {
+                            let before = self.inside.insert(unit, lease.clone());
+                            let other = before.filter(|before| before.epoch != lease.epoch);
+                            assert_eq!(other, None, "{lease:?} began before that had ended");
+                        }
+                        Standing::Open | Standing::Maintained(_) => {
+                            assert_eq!(self.inside.get(&unit), None);
+                        }
+                        Standing::Closed { .. } => {}
                     }
-                    Standing::Open => assert_eq!(self.inside.get(&unit), None),
-                    Standing::Closed { .. } => {}
-                },
+                }
                 _ => {}
             }
         }
+    }
+
+    /// As the keeper does: the fence first, then what is behind it.
+    fn admit(&mut self, unit: usize) {
+        self.fences[unit].set(self.book.standing(unit), None);
+        let goes_on = self.fences[unit].lets_go_on();
+        self.calls.retain(|(client, pass)| goes_on(*pass, client));
     }
 
     fn look_at(&mut self, entry: &Entry) {
@@ -442,7 +580,7 @@ impl World {
                 let unit = self.book.units.iter().position(|unit| unit.path == *path).unwrap();
                 self.promised.remove(&unit);
             }
-            Entry::Last { .. } | Entry::Freed { .. } => {}
+            Entry::Last { .. } | Entry::Freed { .. } | Entry::Closed { .. } => {}
         }
     }
 
@@ -455,7 +593,10 @@ impl World {
             if let Standing::Leased(lease) = self.book.standing(at) {
                 assert!(matches!(&unit.phase, Phase::Held(held) if *held == lease));
             }
-            if unit.phase == Phase::Free {
+            if unit.closure.is_some() {
+                let offered = matches!(unit.phase, Phase::Offered { .. });
+                assert!(!offered, "what is closed is offered");
+            } else if unit.phase == Phase::Free {
                 let ready = unit.queue.iter().find(|key| self.book.is_ready(key, self.now));
                 assert_eq!(ready, None, "somebody waits for what is free");
             }
@@ -470,9 +611,11 @@ impl World {
         let (mut short, mut long) = (Book::new(rules(), false), Book::new(rules(), false));
         short.replay(self.book.summary(), self.now);
         long.replay(self.disk.clone(), self.now);
-        let phases =
-            |book: &Book| book.units.iter().map(|unit| unit.phase.clone()).collect::<Vec<_>>();
-        assert_eq!(phases(&short), phases(&long));
+        let said = |book: &Book| {
+            let unit = |unit: &Unit| (unit.phase.clone(), unit.closure.clone());
+            book.units.iter().map(unit).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&short), said(&long));
         assert_eq!(short.last_epoch.max(self.epochs), long.last_epoch.max(self.epochs));
     }
 
@@ -480,6 +623,7 @@ impl World {
     fn everybody_is_served_or_told(&mut self) {
         self.mail.clear();
         self.book.connection(true, self.now);
+        self.book.resume_grants(0, &name("root"), self.now);
         for _ in 0..100 {
             let keys: Vec<_> = self.book.tickets.keys().cloned().collect();
             for key in &keys {
@@ -512,6 +656,12 @@ impl World {
     }
 }
 
+fn fences(rules: &LeaseRules) -> Vec<Fence> {
+    let rules = Arc::new(rules.clone());
+    let fence = |(unit, path)| Fence::new(unit, path, rules.clone());
+    rules.units().into_iter().enumerate().map(fence).collect()
+}
+
 fn action(what: &What) -> LeaseAction {
     match what {
         What::Acquire { wait, priority, confirm, detached } => LeaseAction::Acquire(Acquire {
@@ -538,11 +688,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn there_is_one_holder_no_lease_outlives_its_deadline_and_everybody_is_served_or_told(
+    fn there_is_one_holder_nobody_else_is_let_in_no_lease_outlives_its_deadline_and_all_are_told(
         hook_before: bool,
+        required: bool,
         steps in vec(step(), 1..80),
     ) {
-        let mut world = World::new(hook_before);
+        let mut world = World::new(hook_before, required);
         for step in steps {
             world.step(step);
         }
