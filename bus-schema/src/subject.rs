@@ -419,18 +419,36 @@ impl FromExporter {
     }
 
     /// What a client process subscribes to for the data of its streams.
-    pub fn down_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.down.{client}.{session}.*")
+    pub fn down_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.down.{client}.{session}.*")
     }
 
     /// What a client process subscribes to for the control of its streams.
-    pub fn ctl_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.ctl.{client}.{session}.*")
+    pub fn ctl_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.ctl.{client}.{session}.*")
     }
 
     /// What a client process subscribes to for news of its leases.
-    pub fn lease_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.lease.{client}.{session}")
+    pub fn lease_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.lease.{client}.{session}")
     }
 
     /// Every exporter's board of leases.
@@ -439,8 +457,14 @@ impl FromExporter {
     }
 
     /// What a client process subscribes to for the items of its streaming calls.
-    pub fn out_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.out.{client}.{session}.*.*.*")
+    pub fn out_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.out.{client}.{session}.*.*.*")
     }
 
     /// Every record of one streaming call, whichever exporter and driver run it.
