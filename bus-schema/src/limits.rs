@@ -32,9 +32,9 @@ pub const ASKS_UNANSWERED_MAX: u32 = 3;
 pub const OUTCOME_KEPT: Duration = Duration::from_secs(120);
 /// After a cancel, a method has this long before its future is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// Calls that wait or run at one driver; past it the answer is *busy*.
+/// Calls, streaming calls and streams that wait or run at one driver; past it the answer is *busy*.
 pub const CALLS_PER_DRIVER_MAX: usize = 1024;
-/// Calls that one client has waiting or running at one exporter; past it the answer is *busy*.
+/// The same that one client has waiting or running at one exporter; past it the answer is *busy*.
 pub const CALLS_PER_CLIENT_MAX: usize = 4096;
 /// Bytes of replies that go together in one message, as an async-nats client reads at once.
 pub const REPLIES_BYTES_MAX: usize = 64 << 10;

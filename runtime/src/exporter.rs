@@ -20,6 +20,7 @@ mod recorder;
 mod request;
 mod service;
 mod slot;
+mod stats;
 mod supervisor;
 mod tree;
 mod turn;

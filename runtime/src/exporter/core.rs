@@ -7,8 +7,8 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, ClientName, DriverId, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
-    RefusalCode, Root, StreamId, codec,
+    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root,
+    StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -24,7 +24,7 @@ use super::{
     recorder::Acks,
     request::Request,
     slot::Slot,
-    usage::Ended,
+    stats::Stats,
 };
 use crate::{
     bus::{Bus, Conn, Incoming, random},
@@ -64,35 +64,6 @@ pub(crate) struct Core {
 const DROPS_TOLD_MAX: u32 = 50;
 /// … in this time. Their number is in each line.
 const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
-
-/// What the service API reports.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) requests: std::sync::atomic::AtomicU64,
-    pub(crate) errors: std::sync::atomic::AtomicU64,
-    pub(crate) busy_ns: std::sync::atomic::AtomicU64,
-    /// Messages dropped because their sender or form could not be trusted.
-    pub(crate) dropped: std::sync::atomic::AtomicU64,
-    /// Lines of logs that were dropped.
-    pub(crate) lines_lost: std::sync::atomic::AtomicU64,
-    /// Faults and refusals, in the order of the known ones.
-    pub(crate) faults: [std::sync::atomic::AtomicU64; FaultKind::KNOWN.len()],
-    pub(crate) refusals: [std::sync::atomic::AtomicU64; RefusalCode::KNOWN.len()],
-}
-
-impl Stats {
-    /// Counts how an operation, or the wish for one, ended.
-    pub(crate) fn ended(&self, ended: Ended) {
-        let count = match ended {
-            Ended::Fault(kind) => self.faults.get(kind),
-            Ended::Refused(code) => self.refusals.get(code),
-            Ended::Well | Ended::Unknown => None,
-        };
-        if let Some(count) = count {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
 
 impl Core {
     #[expect(clippy::too_many_arguments, reason = "the one place where it is put together")]

@@ -96,12 +96,13 @@ impl Gate {
             Ok(envelope) => envelope,
             Err(why) => return self.core.drop_message(&message, why),
         };
-        self.core.stats.requests.fetch_add(1, Ordering::Relaxed);
+        // A verb of a newer version counts as the one that every version has.
+        let counted = envelope.verb.unwrap_or(DriverVerb::Call);
+        self.core.stats.of(counted).requests.fetch_add(1, Ordering::Relaxed);
         let (subject, client) = (envelope.reply_to.clone(), envelope.client.clone());
         if let Err((voice, refusal)) = self.let_in(envelope, payload) {
-            self.core.stats.errors.fetch_add(1, Ordering::Relaxed);
             let answer = Answer::failed(voice, Failure::Refused(refusal));
-            self.core.stats.ended(answer.ended);
+            self.core.stats.ended(counted, answer.ended);
             self.answer(ReplyTo { subject, together: false }, &client, None, answer);
         }
     }
