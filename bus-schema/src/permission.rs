@@ -131,7 +131,8 @@ pub const TABLE: &[Grant] = &[
     never(SubjectSet::OfClientAsAdmin, &[Client]),
     publish(SubjectSet::OfClientPing, &[Observer]),
     subscribe(SubjectSet::ToExporter, &[Exporter]),
-    publish(SubjectSet::Claim, &[Exporter]),
+    publish(SubjectSet::Itself, &[Exporter]),
+    subscribe(SubjectSet::ToItself, &[Exporter]),
     publish(SubjectSet::OfExporter, &[Exporter]),
     subscribe(SubjectSet::OfExporters, &[Observer, Admin]),
     subscribe(SubjectSet::CtlTo, &[Client]),
@@ -241,6 +242,10 @@ mod tests {
         assert!(exporter.may_publish("jmp.v1.x.lab1.presence"));
         assert!(!exporter.may_publish("jmp.v1.c.lab1.call.lab2.d.on"));
         assert!(!exporter.may_subscribe("jmp.v1.i.lab1.>"));
+        assert!(exporter.may_publish("jmp.v1.c.exporter.call.lab1.d.on"), "to itself");
+        assert!(!exporter.may_publish("jmp.v1.c.exporter.call.lab2.d.on"));
+        assert!(exporter.may_subscribe("jmp.v1.x.lab1.ctl.exporter.00000000000000ab.*"));
+        assert!(!exporter.may_subscribe("jmp.v1.x.*.ctl.exporter.00000000000000ab.*"));
     }
 
     #[test]

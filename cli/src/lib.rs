@@ -26,6 +26,7 @@ mod demo;
 mod desk;
 mod fanout;
 mod held;
+mod hook;
 mod interrupt;
 mod lending;
 

@@ -110,6 +110,15 @@ impl Asked {
     /// an admin has put another driver into the role since, nobody meant that one.
     async fn settle(&self, client: &Client) -> Result<Target, CliError> {
         let target = client.settle(&self.target).await?;
+        if let (Target::Address(address), Some(only)) = (&target, client.is_hook_of())
+            && address.exporter != *only
+        {
+            let text = format!(
+                "a hook of {only} uses drivers of {only}, and {address} is none: say who you are, \
+                 with --as and credentials"
+            );
+            return Err(CliError::Usage(text));
+        }
         if let (Target::Place(of), Target::Address(address)) = (&self.target, &target)
             && HeldLeases::of_environment().lacks(&of.place, address)
         {

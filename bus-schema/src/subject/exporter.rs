@@ -121,19 +121,37 @@ impl FromExporter {
         read.ok_or(FOREIGN)
     }
 
-    /// What a client process subscribes to for the data of its streams.
-    pub fn down_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.down.{client}.{session}.*")
+    /// What a client process subscribes to, at one exporter or all, for the data of its streams.
+    pub fn down_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.down.{client}.{session}.*")
     }
 
-    /// What a client process subscribes to for the control of its streams.
-    pub fn ctl_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.ctl.{client}.{session}.*")
+    /// What a client process subscribes to, at one exporter or all, for the control of its streams.
+    pub fn ctl_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.ctl.{client}.{session}.*")
     }
 
-    /// What a client process subscribes to for news of its leases.
-    pub fn lease_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.lease.{client}.{session}")
+    /// What a client process subscribes to, at one exporter or all, for news of its leases.
+    pub fn lease_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.lease.{client}.{session}")
     }
 
     /// Every exporter's board of leases.
@@ -141,9 +159,15 @@ impl FromExporter {
         format!("{root}.{VERSION}.x.*.board")
     }
 
-    /// What a client process subscribes to for the items of its streaming calls.
-    pub fn out_wildcard(root: &Root, client: &ClientName, session: Session) -> String {
-        format!("{root}.{VERSION}.x.*.out.{client}.{session}.*.*.*")
+    /// What a client process subscribes to, at one exporter or all, for the items of its streaming calls.
+    pub fn out_wildcard(
+        root: &Root,
+        from: Option<&ExporterName>,
+        client: &ClientName,
+        session: Session,
+    ) -> String {
+        let from = from.map_or("*", ExporterName::as_str);
+        format!("{root}.{VERSION}.x.{from}.out.{client}.{session}.*.*.*")
     }
 
     /// Every record of one streaming call, whichever exporter and driver run it.

@@ -1,10 +1,10 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{EXPORTER_ITSELF, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
+use super::{ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
-/// The client that an exporter is when it asks whether its name is taken. Nobody else may have
-/// this name.
+/// The client that an exporter is to itself: when it asks whether its name is taken, and in its
+/// hooks. Nobody else may have this name.
 pub const CLAIMANT: &str = "exporter";
 
 /// A set of subjects, or of JetStream's requests. Some have the name of whoever is permitted in
@@ -19,8 +19,10 @@ pub enum SubjectSet {
     OfClientPing,
     /// All that anybody says to exporter E.
     ToExporter,
-    /// The question whether there is an exporter E, by one that wants to be it.
-    Claim,
+    /// What exporter E says to itself: whether its name is taken, and what its hooks want.
+    Itself,
+    /// What exporter E answers itself.
+    ToItself,
     /// All that exporter E says.
     OfExporter,
     /// All that any exporter says.
@@ -91,10 +93,8 @@ impl SubjectSet {
             Self::OfClientAsAdmin => under(format!("c.{name}.admin.>")),
             Self::OfClientPing => under(format!("c.{name}.{}.>", ExporterVerb::Ping)),
             Self::ToExporter => under(format!("c.*.*.{name}.>")),
-            Self::Claim => {
-                let (verb, itself) = (ExporterVerb::Ping, EXPORTER_ITSELF);
-                under(format!("c.{CLAIMANT}.{verb}.{name}.{itself}.{itself}"))
-            }
+            Self::Itself => under(format!("c.{CLAIMANT}.*.{name}.>")),
+            Self::ToItself => under(format!("x.{name}.*.{CLAIMANT}.>")),
             Self::OfExporter => under(format!("x.{name}.>")),
             Self::OfExporters => under("x.>".to_owned()),
             Self::CtlTo => under(format!("x.*.ctl.{name}.>")),

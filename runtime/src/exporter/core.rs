@@ -169,12 +169,13 @@ impl Core {
     /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
+            || self.is_itself(client, reply)
             || (reply.starts_with("_INBOX.") && !self.control().vouches())
     }
 
-    /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own
-    /// inbox, which is ours, too.
-    pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
+    /// Whether `client` is an exporter that wants our name, or a hook of this one. It asks with
+    /// its own inbox, which is ours, too.
+    fn is_itself(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
     }
 

@@ -13,7 +13,7 @@ use std::{
 use bus_schema::{
     CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
-    subject::{DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
+    subject::{CLAIMANT, DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
 };
 use futures_util::FutureExt as _;
 
@@ -155,7 +155,7 @@ impl Gate {
         let tenant = self.slot.tenant().map_err(refuse)?;
         let method = tenant.method(method).map_err(refuse)?;
         asked.check(&method).map_err(refuse)?;
-        let pass = self.pass(&client, &method, asked.epoch).map_err(refuse)?;
+        let pass = self.pass(&client, &method, &asked).map_err(refuse)?;
         let turn = match method.is_exclusive() {
             true => self.slot.turn.if_free(|| What::Method(method.clone())),
             false => None,
@@ -228,14 +228,17 @@ impl Gate {
         &self,
         client: &ClientName,
         method: &Method,
-        epoch: Option<u64>,
+        asked: &Asked,
     ) -> Result<Option<Pass>, Refusal> {
         if method.observe {
             return Ok(None);
         }
-        let pass = self.slot.fence.admit(client, epoch);
+        let pass = match client.as_str() == CLAIMANT {
+            true => self.slot.fence.admit_hook(asked.id.map(|id| id.session)),
+            false => self.slot.fence.admit(client, asked.epoch),
+        };
         if let Err(refusal) = &pass {
-            self.core.fenced_off(&self.slot, client, epoch, refusal);
+            self.core.fenced_off(&self.slot, client, asked.epoch, refusal);
         }
         pass.map(Some)
     }

@@ -44,11 +44,37 @@ pub(super) async fn finish(
     lease: &Lease,
     has_run: bool,
 ) -> Result<(), NotReady> {
+    let fence = core.leases.fences.at(unit);
+    until_gone(core, unit).await;
+    fence.take_hook_acted(); // the hook before the lease
+    make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: has_run })?;
+    if !has_run {
+        let after = run_hook(core, hooks, When::After, unit, lease).await;
+        after.map_err(|why| NotReady { why, after_has_run: false })?;
+    }
+    let healthy = check_health(core, hooks, unit, lease, has_run).await;
+    if fence.take_hook_acted() {
+        // A script may leave a board powered, and the next holder is not to find it so.
+        make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: true })?;
+    }
+    healthy.map_err(|why| NotReady { why, after_has_run: true })
+}
+
+/// Waits until every operation has ended that may go on no longer.
+pub(super) async fn until_gone(core: &Core, unit: usize) {
     let mut pause = LOOK_FIRST;
     while core.ledger().going(unit, &core.leases.fences.at(unit).lets_go_on()) {
         sleep(pause).await;
         pause = (2 * pause).min(LOOK_LATER);
     }
+}
+
+/// Makes the devices of a subtree safe.
+///
+/// # Errors
+///
+/// Which are not.
+async fn make_unit_safe(core: &Arc<Core>, unit: usize) -> Result<(), String> {
     let not_safe: Vec<_> = stream::iter(slots(core, unit))
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?; // whoever makes its next value makes it safe
@@ -58,16 +84,10 @@ pub(super) async fn finish(
         .filter_map(|address| async { address })
         .collect()
         .await;
-    if !not_safe.is_empty() {
-        let why = format!("not safe: {}", not_safe.join(", "));
-        return Err(NotReady { why, after_has_run: has_run });
+    match not_safe.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not safe: {}", not_safe.join(", "))),
     }
-    if !has_run {
-        let after = run_hook(core, hooks, When::After, unit, lease).await;
-        after.map_err(|why| NotReady { why, after_has_run: false })?;
-    }
-    let healthy = check_health(core, hooks, unit, lease, has_run).await;
-    healthy.map_err(|why| NotReady { why, after_has_run: true })
 }
 
 /// Why a subtree is not granted again yet.

@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use bus_schema::{CallId, Fault, StreamId, Type, encode_value, message::Begin};
+use bus_schema::{
+    CallId, Fault, HookId, StreamId, Type, encode_value,
+    message::{Begin, ResetCode},
+};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -12,7 +15,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::book::Lease;
+use super::{book::Lease, finish::until_gone};
 use crate::{
     bus::random,
     exporter::{core::Core, recorder::Recorder, slot::Slot},
@@ -23,6 +26,24 @@ use crate::{
 const KILL_AFTER: Duration = Duration::from_secs(5);
 /// Output is read this long after the hook has ended: a child of it may keep the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Variables of a person's or another broker's, and of a lease around this process.
+const FOREIGN: [&str; 15] = [
+    "NATS_URL",
+    "NATS_CONTEXT",
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TOKEN",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_KEY",
+    "JMP_BUS_CLIENT",
+    "JMP_BUS_LEASE",
+    "JMP_BUS_PLACE",
+    "JMP_BUS_HOOK",
+    "JMP_BUS_ROOT",
+];
 /// Output that is read at a time.
 const READ_BYTES: usize = 8192;
 
@@ -106,11 +127,14 @@ pub(super) async fn run(
 ) -> Result<(), String> {
     let end = record(core, slot, when, lease);
     let until = Instant::now() + hook.timeout;
-    let outcome = match spawn(core, hook, lease, &slot.address) {
+    let own = HookId(u32::try_from(random() >> 32).expect("half of it"));
+    slot.fence.open_for_hook(own);
+    let outcome = match spawn(core, hook, lease, &slot.address, own) {
         Ok(mut child) => {
             let said = [reader(child.stdout.take()), reader(child.stderr.take())];
             let reading = said.map(|pipe| core.tasks.spawn(copy(pipe, end.clone())));
             let outcome = wait(&mut child, hook, until).await;
+            cut_off(core, slot, own).await;
             for reading in reading {
                 let stop = reading.abort_handle();
                 if timeout(LAST_WORDS, reading).await.is_err() {
@@ -119,7 +143,10 @@ pub(super) async fn run(
             }
             outcome
         }
-        Err(error) => Err(format!("cannot run {}: {error}", hook.exec.display())),
+        Err(error) => {
+            slot.fence.close_for_hook(own);
+            Err(format!("cannot run {}: {error}", hook.exec.display()))
+        }
     };
     let outcome = outcome.map_err(|why| format!("{}: {why}", when.name()));
     if let Some(end) = end {
@@ -128,14 +155,37 @@ pub(super) async fn run(
     outcome
 }
 
-fn spawn(core: &Core, hook: &Hook, lease: &Lease, address: &str) -> std::io::Result<Child> {
-    Command::new(&hook.exec)
+/// Ends what a hook has begun, and returns when it has: whoever is next finds nobody there.
+async fn cut_off(core: &Core, slot: &Slot, hook: HookId) {
+    slot.fence.close_for_hook(hook);
+    let may_go_on = slot.fence.lets_go_on();
+    core.ledger().cut(&may_go_on);
+    let text = "the hook that it was opened by has ended";
+    core.switchboard.cut(&may_go_on, ResetCode::LeaseEnded, text);
+    until_gone(core, slot.fence.unit).await;
+}
+
+fn spawn(
+    core: &Core,
+    hook: &Hook,
+    lease: &Lease,
+    address: &str,
+    own: HookId,
+) -> std::io::Result<Child> {
+    let mut command = Command::new(&hook.exec);
+    // What this process was started with is not what a hook is to use.
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command
         .arg("-c")
         .arg(&hook.script)
         .env("LEASE_NAME", format!("{address}#{}", lease.epoch))
         .env("CLIENT_NAME", lease.client.as_str())
         .env("JMP_BUS_ROOT", core.root.as_str())
         .env("JMP_BUS_EXPORTER", core.name.as_str())
+        .env("JMP_BUS_HOOK", format!("{}:{own}", core.name))
+        .envs(core.bus.variables())
         .env("TERM", "dumb")
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
