@@ -34,10 +34,10 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     set: Vec<LeaseTarget>,
     /// How long at most: `2h`. Without it as the exporter says.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::told::time)]
     duration: Option<Duration>,
     /// Wait until it is free, for this long at most; a day without a time.
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = crate::told::time)]
     wait: Option<Duration>,
     /// Before others who wait: higher is sooner.
     #[arg(long, value_name = "N", default_value_t = 0)]

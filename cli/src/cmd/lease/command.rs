@@ -18,7 +18,7 @@ pub(super) struct Renew {
     /// The board, or `@place` for all that is held of a place.
     address: LeaseTarget,
     /// How long.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::told::time)]
     duration: Duration,
 }
 
