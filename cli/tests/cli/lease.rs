@@ -16,7 +16,7 @@ async fn a_lease_outlives_its_command_and_turns_others_away() {
     let busy =
         lab.run(&["--as", "bob", "lease", "acquire", "local", "-o", "json"]).await.failed(22);
     assert!(busy.contains("\"holder\":\"cli\""), "{busy}");
-    let waits = ["--as", "bob", "lease", "acquire", "local", "--wait=200ms"];
+    let waits = ["--as", "bob", "lease", "acquire", "local", "--wait", "200ms"];
     let waited = lab.run(&waits).await.failed(22);
     assert!(waited.contains("cli has it\n"), "{waited}");
     assert!(
