@@ -40,6 +40,7 @@ mod session;
 mod ssh;
 mod systemd;
 mod table;
+mod tail;
 mod tether;
 mod told;
 mod wanted;
