@@ -61,7 +61,9 @@ pub struct Waiting {
 
 /// Somebody who wants to hear how a request [waits](Waiting), or nobody.
 #[derive(Clone, Default)]
-pub struct OnWait(Option<Arc<dyn Fn(&Waiting) + Send + Sync>>);
+pub struct OnWait(Option<Arc<Hear>>);
+
+type Hear = dyn Fn(&Waiting) + Send + Sync;
 
 impl OnWait {
     /// Calls `hear` when a wait begins, and when it changes.
