@@ -329,6 +329,10 @@ fn of_lease(error: &LeaseError) -> Advice {
         LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
             (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
         }
+        // What else could be malformed is not made by this program.
+        LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Malformed => {
+            (10, "see `jmp-bus list` for what the exporter has")
+        }
         LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
         LeaseError::Place(error) => return of_place(error),
         LeaseError::Role { error, .. } => return of_lease(error),

@@ -30,7 +30,7 @@ pub use self::{
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
-    lease::{Lease, LeaseError, LeaseRequest, PlaceLease},
+    lease::{Lease, LeaseError, LeaseRequest, OnWait, PlaceLease, Waiting},
     open::StartedCall,
 };
 use crate::{

@@ -18,7 +18,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::ticket::{Ticket, say};
 pub(crate) use self::ticket::{Tickets, on_news};
-pub use self::{error::LeaseError, place::PlaceLease, request::LeaseRequest};
+pub use self::{
+    error::LeaseError,
+    place::PlaceLease,
+    request::{LeaseRequest, OnWait, Waiting},
+};
 use super::{Client, DriverRef, Inner};
 
 /// A lease that needs no sign of life is looked at this often.

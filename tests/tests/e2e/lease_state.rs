@@ -12,7 +12,7 @@ use bus_schema::{Address, ExporterName, RefusalCode, UnitState};
 use bus_tests::{Lab, TestDriverClient};
 use runtime::{
     BrokerOptions, CallError, Client, ExporterConfig, ExporterError, Lease, LeaseError,
-    LeaseRequest, LocalBroker, Node,
+    LeaseRequest, LocalBroker, Node, OnWait,
 };
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -89,6 +89,38 @@ async fn a_lease_survives_a_broker_that_is_killed_and_loses_its_store() -> anyho
     waited_for(&bob).await?.release().await?;
     process.kill().await?;
     broker.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_waiting_when_the_exporter_is_killed_and_comes_back() -> anyhow::Result<()>
+{
+    let lab = Lab::new().await?;
+    let process = lab.spawn(EXPORTER).await?;
+    let (alice, bob) = (lab.client("alice").await?, lab.client("bob").await?);
+    let held = lease(&alice).await?;
+    let (told, mut waits) = tokio::sync::mpsc::channel(8);
+    let request = LeaseRequest {
+        wait: Duration::from_secs(60),
+        on_wait: OnWait::new(move |waiting| told.try_send(waiting.clone()).expect("few")),
+        ..LeaseRequest::default()
+    };
+    let address = bench();
+    let waiting = bob.lease(&address, &request);
+    let meanwhile = async {
+        let first = waits.recv().await.expect("it waits");
+        assert_eq!((first.before, first.holder), (0, Some("alice".parse()?)));
+        process.kill().await?;
+        let process = lab.spawn(EXPORTER).await?;
+        while alice.board(&exporter()).await?.units[0].waiting != 1 {
+            tokio::task::yield_now().await;
+        }
+        held.release().await?;
+        anyhow::Ok(process)
+    };
+    let (next, process) = tokio::join!(waiting, meanwhile);
+    next?.release().await?;
+    process?.kill().await?;
     Ok(())
 }
 
