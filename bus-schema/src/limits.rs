@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Longest name, in bytes. NATS advises subjects under 256 bytes; the longest subject
 /// ([`crate::subject::FromExporter::Out`]) holds three names, a UUID and four ids.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Longest key or value of a label, in bytes: that of a Kubernetes label's prefix.
+pub const LABEL_BYTES_MAX: usize = 253;
+/// Most labels of one driver, or of an exporter: a record of it fits a message.
+pub const LABELS_MAX: usize = 64;
 /// Deepest nesting of a value or of a driver tree's path: JSON parsers in the field stop between
 /// 32 and 128, and a stack must survive hostile bytes.
 pub const DEPTH_MAX: usize = 32;

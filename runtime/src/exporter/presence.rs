@@ -286,6 +286,14 @@ async fn write(
     }
     /// "wrong last sequence", and the same while another write of it is in flight.
     const CONFLICTS: [u32; 2] = [10071, 10164];
+    let room = core.control().max_payload();
+    if message.len() + OVERHEAD_BYTES_MAX > room {
+        let bytes = message.len();
+        let text = format!(
+            "labels and descriptions make a record of {bytes} bytes, and the broker's max_payload is {room}"
+        );
+        return Err(BusError::Unfit(text));
+    }
     let Some(answer) = ask(core, subject, headers, message).await? else {
         return Ok(Written::NoRegistry("it does not answer".to_owned()));
     };

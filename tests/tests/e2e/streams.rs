@@ -202,6 +202,15 @@ async fn a_dropped_streaming_call_ends_its_method() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_does_not_fit_the_registry_is_told_at_the_start() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let described = Node { description: "x".repeat(2 << 20), ..Node::of("test", lab.driver()) };
+    let refused = lab.serve(described).await.unwrap_err();
+    assert!(refused.to_string().contains("labels and descriptions make a record"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_drivers_of_one_uuid_are_refused_at_the_start() -> anyhow::Result<()> {
     let lab = bus_tests::Lab::new().await?;
     let pinned = |node: Node| match node.role {
