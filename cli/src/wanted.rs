@@ -11,7 +11,7 @@ use bus_schema::{
 };
 use runtime::{Client, Found, Lease, LeaseRequest, OnWait, Waiting};
 
-use crate::{advice::CliError, request::not_found, session::Session};
+use crate::{advice::CliError, request::not_found, session::Session, told};
 
 /// `--wait` without a time.
 const LONG: Duration = Duration::from_secs(24 * 3600);
@@ -37,7 +37,7 @@ pub(crate) struct Wanted {
     #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
     duration: Option<Duration>,
     /// Wait until it is free, for this long at most; a day without a time.
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = told::time)]
     wait: Option<Duration>,
     /// Before others who wait: higher is sooner.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -114,12 +114,9 @@ fn line(waiting: &Waiting) -> String {
 
 /// A time that something is wanted for.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time.as_millis() == 0 => {
-            Err("nothing lasts no time at all: try 30m".to_owned())
-        }
-        Ok(time) => Ok(time),
-        Err(error) => Err(error.to_string()),
+    match told::time(text)? {
+        time if time.as_millis() == 0 => Err("nothing lasts no time at all: try 30m".to_owned()),
+        time => Ok(time),
     }
 }
 

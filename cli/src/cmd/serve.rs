@@ -25,7 +25,7 @@ pub(crate) struct Cmd {
     /// The configuration.
     file: PathBuf,
     /// How long running calls may take to end when it is told to stop.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::told::time)]
     grace: Duration,
     /// Where it keeps what must outlast it.
     #[arg(long, value_name = "DIR")]
