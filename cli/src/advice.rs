@@ -66,6 +66,9 @@ pub(crate) enum CliError {
     Checks(usize),
     #[error("another exporter took the name {0}")]
     Replaced(String),
+    /// A hook of the exporter is configured to stop it when it fails.
+    #[error("the exporter stops, as a hook failed: {0}")]
+    HookFailed(String),
     #[error("the bench: {0:#}")]
     Bench(anyhow::Error),
     #[error("the demo failed at {step:?}: {why:#}")]
@@ -207,6 +210,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
             (1, "`apt-get install qemu-system-arm u-boot-qemu`, or `--board shell`")
         }
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
+        CliError::HookFailed(_) => (13, "see to the board, and to `onFailure` of its hooks"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
         #[cfg(feature = "ssh")]
@@ -341,6 +345,7 @@ fn of_lease(error: &LeaseError) -> Advice {
         LeaseError::Silent { .. } => {
             (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
         }
+        LeaseError::NotAllowed(error) => return of_call(error),
         LeaseError::Garbled(_) => {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }

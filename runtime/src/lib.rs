@@ -54,7 +54,7 @@ pub use config::{
 };
 pub use exporter::{
     AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
-    LeaseRules, Metrics, ShutdownError, TurnGuard,
+    LeaseRules, Metrics, ShutdownError, Stopped, TurnGuard,
 };
 pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};

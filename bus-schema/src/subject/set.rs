@@ -1,6 +1,6 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
+use super::{DriverVerb, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
 /// The client that an exporter is to itself: when it asks whether its name is taken, and in its
@@ -17,6 +17,20 @@ pub enum SubjectSet {
     OfClientAsAdmin,
     /// The question of C whether an exporter is there.
     OfClientPing,
+    /// The wish of C to read along at a console.
+    OfClientWatch,
+    /// The wish of C to read what a console said.
+    OfClientCapture,
+    /// The question of C how far back that reaches.
+    OfClientCaptureInfo,
+    /// What C says of streams that it has opened, whichever they are: by its control …
+    OfClientCtl,
+    /// … by its data …
+    OfClientUp,
+    /// … by asking about them …
+    OfClientAsk,
+    /// … and by cancelling them.
+    OfClientCancel,
     /// All that anybody says to exporter E.
     ToExporter,
     /// What exporter E says to itself: whether its name is taken, and what its hooks want.
@@ -92,6 +106,15 @@ impl SubjectSet {
             Self::OfClient => under(format!("c.{name}.>")),
             Self::OfClientAsAdmin => under(format!("c.{name}.admin.>")),
             Self::OfClientPing => under(format!("c.{name}.{}.>", ExporterVerb::Ping)),
+            Self::OfClientWatch => under(format!("c.{name}.{}.*.*.watch", DriverVerb::Open)),
+            Self::OfClientCapture => under(format!("c.{name}.{}.*.*.capture", DriverVerb::Open)),
+            Self::OfClientCaptureInfo => {
+                under(format!("c.{name}.{}.*.*.capture_info", DriverVerb::Call))
+            }
+            Self::OfClientCtl => under(format!("c.{name}.{}.>", ExporterVerb::Ctl)),
+            Self::OfClientUp => under(format!("c.{name}.{}.>", ExporterVerb::Up)),
+            Self::OfClientAsk => under(format!("c.{name}.{}.>", ExporterVerb::Ask)),
+            Self::OfClientCancel => under(format!("c.{name}.{}.>", ExporterVerb::Cancel)),
             Self::ToExporter => under(format!("c.*.*.{name}.>")),
             Self::Itself => under(format!("c.{CLAIMANT}.*.{name}.>")),
             Self::ToItself => under(format!("x.{name}.*.{CLAIMANT}.>")),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bus_schema::permission::Role;
-use runtime::{Config, Exporter, ExporterConfig, Settings};
+use runtime::{Config, Exporter, ExporterConfig, Settings, Stopped};
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -132,12 +132,12 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
     manager.ready(&format!("{name} serves {drivers} drivers"));
     let (alive, ends) = (manager.clone(), stop.clone());
     tasks.spawn(async move { ends.run_until_cancelled(alive.stay_alive()).await });
-    let replaced = tokio::select! {
+    let stopped = tokio::select! {
         signal = interrupt.next() => {
             tracing::info!(?signal, "told to stop: running calls may end");
-            false
+            None
         }
-        () = exporter.stopped() => true,
+        why = exporter.stopped() => Some(why),
     };
     manager.stopping();
     let stopping = exporter.shutdown(grace);
@@ -149,9 +149,10 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    match replaced {
-        true => Err(CliError::Replaced(name.to_string())),
-        false => Ok(()),
+    match stopped {
+        Some(Stopped::Replaced) => Err(CliError::Replaced(name.to_string())),
+        Some(Stopped::Hook(why)) => Err(CliError::HookFailed(why)),
+        None => Ok(()),
     }
 }
 

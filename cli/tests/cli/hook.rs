@@ -107,3 +107,23 @@ async fn a_hook_uses_its_own_subtree_and_its_own_exporter_only() {
     board.shutdown(GRACE).await.unwrap();
     lab.end().await;
 }
+
+#[tokio::test]
+async fn a_hook_that_is_to_stop_its_exporter_does_and_is_the_reason() {
+    let lab = Lab::start().await;
+    let file = lab.home.path().join("board.yaml");
+    let yaml = "metadata: {name: board}\nhooks:\n  beforeLease: {script: exit 3, onFailure: exit}\n\
+                export:\n  power: {type: fake-power}\n";
+    std::fs::write(&file, yaml).unwrap();
+    let mut serve = lab.spawn(&["serve", file.to_str().unwrap(), "-q"]);
+    assert_eq!(serve.line().await, "board is up with 2 drivers");
+    let refused = lab.run(&["lease", "acquire", "board"]).await;
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    let ended = serve.ended().await;
+    assert_eq!(ended.code, Some(13), "{ended:?}");
+    assert!(
+        ended.err.contains("a hook failed: beforeLease: it failed: exit status: 3"),
+        "{ended:?}"
+    );
+    lab.end().await;
+}

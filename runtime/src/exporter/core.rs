@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    Stopped,
     answer::Answer,
     events::{Events, Happened},
     lease::Leases,
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Ends everything.
     pub(crate) stop: CancellationToken,
+    /// Why it has stopped by itself, if it has.
+    pub(crate) stopped: OnceLock<Stopped>,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
     /// Files that are lent to drivers.
@@ -95,6 +98,7 @@ impl Core {
             tasks: TaskTracker::new(),
             draining: stop.child_token(),
             stop,
+            stopped: OnceLock::new(),
             stats: Stats::default(),
             outbox: Outbox::default(),
             files: crate::resource::Files::default(),
@@ -177,6 +181,12 @@ impl Core {
     /// its own inbox, which is ours, too.
     fn is_itself(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
+    }
+
+    /// Stops the exporter, of its own accord.
+    pub(crate) fn stop_for(&self, why: Stopped) {
+        let _ = self.stopped.set(why); // the first reason is the reason
+        self.stop.cancel();
     }
 
     /// Drops a message that is not what it seems to be, and says so: somebody may be trying.

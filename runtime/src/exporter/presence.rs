@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{ExporterError, core::Core, lease::Word, tree::Leaf};
+use super::{ExporterError, Stopped, core::Core, lease::Word, tree::Leaf};
 use crate::bus::{BusError, Incoming, random};
 
 /// Keeps an exporter's records. Cheap to clone.
@@ -102,7 +102,7 @@ impl Presenter {
                 && incarnation != core.incarnation
             {
                 tracing::error!(%incarnation, host, "another exporter has this name: stopping");
-                core.stop.cancel();
+                core.stop_for(Stopped::Replaced);
                 return;
             }
             match self.write_presence(&core, State::Up, None).await {

@@ -11,7 +11,7 @@ use super::{
     book::Lease,
     hook::{self, When},
 };
-use crate::exporter::{AT_ONCE, core::Core, presence, slot::Slot, supervisor::make_safe};
+use crate::exporter::{AT_ONCE, Stopped, core::Core, presence, slot::Slot, supervisor::make_safe};
 
 /// Operations of a lease that ended are looked at this often, first and later.
 const LOOK_FIRST: Duration = Duration::from_millis(2);
@@ -154,7 +154,7 @@ async fn run_hook(
         HookFailure::EndLease => Err(why),
         HookFailure::Exit => {
             tracing::error!("a hook failed: the exporter stops, as its configuration says");
-            core.stop.cancel();
+            core.stop_for(Stopped::Hook(why.clone()));
             Err(why)
         }
     }
