@@ -62,7 +62,7 @@ async fn what_a_hook_has_begun_ends_with_it_and_its_right_too() {
     // A process that it leaves behind, and a call that does not end by itself.
     let before = format!(
         "$J call board/power on || exit 1\n\
-         $J call board/power hang & (while ! [ -e {0}.go ]; do sleep 0.05; done; \
+         $J call board/power hang & (for i in $(seq 300); do [ -e {0}.go ] && break; sleep 0.05; done; \
          $J call board/power on; echo $? > {0}.new; mv {0}.new {0}) > /dev/null 2>&1 &\n\
          sleep 1",
         left.display()
