@@ -47,6 +47,8 @@ pub(crate) enum CliError {
     NotYours { whose: String, wanted: String },
     #[error("the configuration is not valid:\n{0}")]
     Config(#[from] ConfigErrors),
+    #[error("the file of places is not valid:\n{0}")]
+    Places(ConfigErrors),
     /// What was typed makes no sense together.
     #[error("{0}")]
     Usage(String),
@@ -193,6 +195,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::NotYours { .. } => {
             (2, "name the right ones with --creds, or leave --as out; see `jmp-bus whoami`")
         }
+        CliError::Places(_) => (16, "a place is a line `name: {role: exporter/child, …}`"),
         CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
         CliError::Usage(_) => (2, "--help shows how the command is used"),
         CliError::NoBroker => {

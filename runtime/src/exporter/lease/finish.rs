@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bus_schema::{Board, EventKind, codec, subject::FromExporter};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     HookFailure, Hooks,
@@ -17,7 +18,7 @@ use crate::exporter::{AT_ONCE, Stopped, core::Core, presence, slot::Slot, superv
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_LATER: Duration = Duration::from_millis(50);
 
-/// Runs the hook before a lease.
+/// Runs the hook before a lease, until that is over.
 ///
 /// # Errors
 ///
@@ -27,8 +28,9 @@ pub(super) async fn before(
     hooks: &Hooks,
     unit: usize,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
-    run_hook(core, hooks, When::Before, unit, lease).await
+    run_hook(core, hooks, When::Before, unit, lease, stop).await
 }
 
 /// Waits until what ran under a lease has ended, makes its devices safe, runs the hook after it,
@@ -49,7 +51,7 @@ pub(super) async fn finish(
     fence.take_hook_acted(); // the hook before the lease
     make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: has_run })?;
     if !has_run {
-        let after = run_hook(core, hooks, When::After, unit, lease).await;
+        let after = run_hook(core, hooks, When::After, unit, lease, &core.stop).await;
         after.map_err(|why| NotReady { why, after_has_run: false })?;
     }
     let healthy = check_health(core, hooks, unit, lease, has_run).await;
@@ -109,7 +111,7 @@ async fn check_health(
     let (Some(check), Some(slot)) = (&hooks.health, slots(core, unit).into_iter().next()) else {
         return Ok(());
     };
-    let outcome = hook::run(core, &slot, check, When::Health, lease).await;
+    let outcome = hook::run(core, &slot, check, When::Health, lease, &core.stop).await;
     let path = &core.leases.fences.at(unit).path;
     match outcome {
         Ok(()) if again => core.event(EventKind::HealthPassed, path, None, None, ""),
@@ -132,6 +134,7 @@ async fn run_hook(
     when: When,
     unit: usize,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
     let hook = match when {
         When::Before => &hooks.before,
@@ -141,7 +144,7 @@ async fn run_hook(
     let (Some(hook), Some(slot)) = (hook, slots(core, unit).into_iter().next()) else {
         return Ok(());
     };
-    let Err(why) = hook::run(core, &slot, hook, when, lease).await else { return Ok(()) };
+    let Err(why) = hook::run(core, &slot, hook, when, lease, stop).await else { return Ok(()) };
     let why = format!("{why}; its output is call {} of {}", when.call_id(lease), lease.client);
     tracing::warn!(unit, why, "hook failed");
     match hook.on_failure {

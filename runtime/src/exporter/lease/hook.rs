@@ -14,6 +14,7 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{book::Lease, finish::until_gone};
 use crate::{
@@ -113,7 +114,8 @@ impl When {
     }
 }
 
-/// Runs a hook to its end, or to the end of its time.
+/// Runs a hook to its end, or to the end of its time, or until it is to `stop`, which is no
+/// failure.
 ///
 /// # Errors
 ///
@@ -124,6 +126,7 @@ pub(super) async fn run(
     hook: &Hook,
     when: When,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
     let end = record(core, slot, when, lease);
     let until = Instant::now() + hook.timeout;
@@ -133,7 +136,7 @@ pub(super) async fn run(
         Ok(mut child) => {
             let said = [reader(child.stdout.take()), reader(child.stderr.take())];
             let reading = said.map(|pipe| core.tasks.spawn(copy(pipe, end.clone())));
-            let outcome = wait(&mut child, hook, until).await;
+            let outcome = wait(&mut child, hook, until, stop).await;
             cut_off(core, slot, own).await;
             for reading in reading {
                 let stop = reading.abort_handle();
@@ -197,26 +200,44 @@ fn spawn(
 }
 
 /// Waits for the end of a hook. After its time it is killed with all its children.
-async fn wait(child: &mut Child, hook: &Hook, until: Instant) -> Result<(), String> {
+async fn wait(
+    child: &mut Child,
+    hook: &Hook,
+    until: Instant,
+    stop: &CancellationToken,
+) -> Result<(), String> {
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let kill = |signal| {
         if let Some(group) = group {
             let _ = kill_process_group(group, signal); // it may have ended by itself
         }
     };
-    match timeout_at(until, child.wait()).await {
+    let ended = tokio::select! {
+        biased;
+        ended = timeout_at(until, child.wait()) => ended,
+        () = stop.cancelled() => {
+            end(child, kill).await;
+            return Ok(());
+        }
+    };
+    match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("it failed: {status}")),
         Ok(Err(error)) => Err(format!("it cannot be waited for: {error}")),
         Err(_elapsed) => {
-            kill(Signal::TERM);
-            let ended = timeout(KILL_AFTER, child.wait()).await;
-            kill(Signal::KILL); // its children may have stayed
-            if ended.is_err() {
-                let _ = child.wait().await;
-            }
+            end(child, kill).await;
             Err(format!("it took more than {}", humantime::format_duration(hook.timeout)))
         }
+    }
+}
+
+/// Ends a hook and all its children: first they are asked to.
+async fn end(child: &mut Child, kill: impl Fn(Signal)) {
+    kill(Signal::TERM);
+    let ended = timeout(KILL_AFTER, child.wait()).await;
+    kill(Signal::KILL); // its children may have stayed
+    if ended.is_err() {
+        let _ = child.wait().await;
     }
 }
 
