@@ -22,7 +22,7 @@ impl FromAdmin {
     ///
     /// # Errors
     ///
-    /// [`SubjectError`], as [`FromClient::read`].
+    /// [`SubjectError`], as [`FromClient::read`](super::FromClient::read).
     pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
         const FOREIGN: SubjectError = SubjectError::Foreign;
         match behind(root, "a", subject).ok_or(FOREIGN)?.split_once('.') {

@@ -82,7 +82,7 @@ impl FromExporter {
     ///
     /// # Errors
     ///
-    /// [`SubjectError`], as [`FromClient::read`].
+    /// [`SubjectError`], as [`FromClient::read`](super::FromClient::read).
     pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
         const FOREIGN: SubjectError = SubjectError::Foreign;
         let rest = subject.strip_prefix(root.as_str()).and_then(|s| s.strip_prefix('.'));

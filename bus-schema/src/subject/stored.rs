@@ -36,7 +36,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// [`SubjectError`], as [`FromClient::read`].
+    /// [`SubjectError`], as [`FromClient::read`](super::FromClient::read).
     pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
         const FOREIGN: SubjectError = SubjectError::Foreign;
         let tokens: Vec<_> = behind(root, "f", subject).ok_or(FOREIGN)?.splitn(5, '.').collect();
