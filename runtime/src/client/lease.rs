@@ -197,6 +197,13 @@ async fn renew(ticket: Ticket, told: watch::Sender<Leased>, stop: CancellationTo
             Ok(Ok(stands)) => stands,
             // An exporter that does not answer may be back before the lease is over.
             Ok(Err(_)) if Instant::now() < until => continue,
+            // Nobody is gone because we cannot hear them.
+            Ok(Err(_)) | Err(_)
+                if is_starting(&told.borrow()) && !ticket.client().0.control().is_connected() =>
+            {
+                heard = Instant::now();
+                continue;
+            }
             Ok(Err(_)) | Err(_) => {
                 let text = "its time is over, and its exporter does not answer".to_owned();
                 Leased::Ended { why: LeaseEnd::Expired, text }
@@ -209,6 +216,10 @@ async fn renew(ticket: Ticket, told: watch::Sender<Leased>, stop: CancellationTo
             return;
         }
     }
+}
+
+fn is_starting(stands: &Leased) -> bool {
+    matches!(stands, Leased::Held(Held { starting: true, .. }))
 }
 
 /// When a lease is asked about next, and when it is over without an answer.
