@@ -417,6 +417,9 @@ fn of_authority(error: &AuthorityError) -> Advice {
             return (2, format!("there is {}", known.join(", ")).into());
         }
         AuthorityError::Ambiguous { .. } => (2, "say which with --role"),
+        AuthorityError::Foreign => {
+            (1, "put the new one in place of broker/tls/server.pem and its key, and reload")
+        }
         AuthorityError::Certificate { .. } => (2, "a --host is a host name or an IP address"),
         AuthorityError::Bus(error) => return of_bus(error),
         AuthorityError::NotTaken { .. } => (15, "see the broker's log"),

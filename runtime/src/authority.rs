@@ -275,6 +275,37 @@ impl Authority {
         })
     }
 
+    /// Makes the broker's certificate anew, for `hosts` if there are any, or else for those that it
+    /// was for. Whoever trusts the authority trusts it; the broker reads it when it is told to
+    /// reload, and drops nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError::Foreign`] if somebody else issued the certificate; the broker's files are
+    /// as they were then.
+    pub fn renew_certificate(&mut self, hosts: Vec<String>) -> Result<&[String], AuthorityError> {
+        let file = self.dir.join(CA_KEY);
+        if !file.exists() {
+            return Err(AuthorityError::Foreign);
+        }
+        let hosts = if hosts.is_empty() { self.record.hosts.clone() } else { hosts };
+        let made = certificate::of_broker(&hosts, &self.record.name, &read(&file)?);
+        let made = made.map_err(|error| AuthorityError::Certificate {
+            hosts: hosts.join(", "),
+            why: error.to_string(),
+        })?;
+        for (name, text, others) in [
+            ("broker/tls/server.key", &made.key, Others::Nothing),
+            ("broker/tls/server.pem", &made.certificate, Others::Read),
+        ] {
+            let file = self.dir.join(name);
+            private::replace(&file, text, others).map_err(at(&file))?;
+        }
+        self.record.hosts = hosts;
+        self.write()?;
+        Ok(&self.record.hosts)
+    }
+
     /// Changes the account's JWT, signs it, and keeps it.
     fn sign_account(&self, change: impl FnOnce(&mut Claims)) -> Result<(), AuthorityError> {
         let mut claims = self.account_claims()?;
@@ -411,6 +442,9 @@ pub enum AuthorityError {
         /// Of what else.
         other: Role,
     },
+    /// A certificate is not ours to make.
+    #[error("the broker's certificate was issued by somebody else, who renews it")]
+    Foreign,
     /// A certificate could not be made.
     #[error("cannot make a certificate for {hosts}: {why}")]
     Certificate {

@@ -35,7 +35,7 @@ pub struct Deployment {
     pub root: Root,
     authority: tokio::sync::Mutex<Authority>,
     users: Mutex<HashMap<String, PathBuf>>,
-    _broker: Child,
+    broker_process: Child,
 }
 
 impl Deployment {
@@ -60,7 +60,7 @@ impl Deployment {
             dir,
             authority: tokio::sync::Mutex::new(authority),
             users: Mutex::default(),
-            _broker: broker,
+            broker_process: broker,
         };
         deployment.authority().await.make_streams(&deployment.place(), 1).await?;
         Ok(deployment)
@@ -125,6 +125,20 @@ impl Deployment {
             .add_root_certificates(self.dir.path().join("authority/ca.pem"))
             .max_reconnects(1);
         Ok(options.connect(format!("tls://{}", self.address)).await?)
+    }
+
+    /// Makes the broker read its configuration and certificate anew.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        let id = self.broker_process.id().context("the broker has ended")?.to_string();
+        let told = Command::new("kill").args(["-HUP", &id]).status().await?;
+        anyhow::ensure!(told.success());
+        timeout(PATIENCE, async {
+            while !self.log().contains("Reloaded server configuration") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .context("the broker does not reload")
     }
 
     /// What the broker has logged. It writes a denial before it looks at the next message.

@@ -4,6 +4,7 @@ mod add;
 mod init;
 mod list;
 mod push;
+mod renew_certificate;
 mod revoke;
 mod streams;
 mod upgrade;
@@ -36,6 +37,7 @@ enum Action {
     List(list::Cmd),
     Streams(streams::Cmd),
     Push(push::Cmd),
+    RenewCertificate(renew_certificate::Cmd),
     Upgrade(upgrade::Cmd),
 }
 
@@ -50,6 +52,7 @@ impl Cmd {
             Action::Revoke(cmd) => cmd.run(session, Authority::open(&dir)?).await,
             Action::List(cmd) => cmd.run(session, Authority::open(&dir)?).await,
             Action::Streams(cmd) => cmd.run(session, Authority::open(&dir)?).await,
+            Action::RenewCertificate(cmd) => cmd.run(session, Authority::open(&dir)?).await,
             Action::Push(cmd) => cmd.run(session, Authority::open(&dir)?).await,
             Action::Upgrade(cmd) => cmd.run(session, Authority::open(&dir)?).await,
         }

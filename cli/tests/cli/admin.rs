@@ -135,6 +135,9 @@ async fn a_mistake_is_refused_and_nothing_is_written() {
     assert!(missing.contains("jmp-bus admin init"), "{missing}");
     admin(&["init"]).await.failed(2);
     admin(&["init", "--host", "localhost"]).await.ok();
+    let renewed = admin(&["renew-certificate", "-o", "json"]).await.json();
+    assert_eq!(renewed["hosts"][0], "localhost");
+    admin(&["renew-certificate", "--host", "no host é"]).await.failed(2);
     assert!(admin(&["init", "--host", "localhost"]).await.failed(1).contains("there already"));
     for name in ["*", ">", "a.b", "Alice", "", "{{name()}}", "exporter"] {
         admin(&["add", "client", name]).await.failed(2);

@@ -163,3 +163,27 @@ async fn an_observer_reads_along_at_a_console_that_somebody_has_leased() -> anyh
     exporter.shutdown(GRACE).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_certificate_is_renewed_and_nobody_is_disconnected() -> anyhow::Result<()> {
+    crate::log::keep();
+    let deployment = Deployment::start().await?;
+    let exporter =
+        serve(&deployment, "bench", TestDriver::new(deployment.dir.path().join("count"))).await?;
+    let alice = client(&deployment, Role::Client, "alice").await?;
+    let bench = TestDriverClient::new(alice.driver(&"bench".parse()?));
+    bench.count().await?;
+    let file = deployment.dir.path().join("authority/broker/tls/server.pem");
+    let before = std::fs::read(&file)?;
+    let hosts = vec!["localhost".to_owned(), "broker.lab.example".to_owned()];
+    assert_eq!(deployment.authority().await.renew_certificate(hosts.clone())?, hosts);
+    assert_ne!(std::fs::read(&file)?, before);
+    deployment.reload().await?;
+    // Whoever was there goes on by the old connection, and whoever comes believes the new one.
+    bench.count().await?;
+    let bob = client(&deployment, Role::Client, "bob").await?;
+    TestDriverClient::new(bob.driver(&"bench".parse()?)).count().await?;
+    assert_eq!(deployment.authority().await.renew_certificate(Vec::new())?, hosts);
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
