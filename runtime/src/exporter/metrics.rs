@@ -49,7 +49,7 @@ impl Metrics {
 fn calls(core: &Core, page: &mut Page) {
     const NAME: &str = "jmp_bus_calls_total";
     page.family(NAME, "counter", "Operations that ended, by driver, method and outcome.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         for usage in slot.usage.methods() {
             for (outcome, count) in Ended::WORDS.iter().zip(usage.ended()) {
                 if count > 0 {
@@ -72,7 +72,7 @@ fn durations(core: &Core, page: &mut Page) {
     const NAME: &str = "jmp_bus_call_duration_seconds";
     page.family(NAME, "histogram", "How long calls took, waiting included, by method.");
     let mut by_method = BTreeMap::<&str, ([u64; BOUNDS_MS.len() + 1], f64)>::new();
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         for usage in slot.usage.methods().filter(|usage| usage.kind == Kind::Call) {
             let (took, sum) = usage.took();
             let all = by_method.entry(&usage.method).or_default();
@@ -113,18 +113,18 @@ fn failures(core: &Core, page: &mut Page) {
 
 fn drivers(core: &Core, page: &mut Page) {
     page.family("jmp_bus_driver_up", "gauge", "Whether a driver is there.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         let up = u8::from(slot.tenant().is_ok());
         page.sample("jmp_bus_driver_up", &[("driver", &slot.address)], up);
     }
     const NAME: &str = "jmp_bus_driver_restarts_total";
     page.family(NAME, "counter", "How often a driver was restarted.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         page.sample(NAME, &[("driver", &slot.address)], slot.restarts.load(Relaxed));
     }
     const WAITING: &str = "jmp_bus_turn_waiting";
     page.family(WAITING, "gauge", "Calls that wait for a driver's turn.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         page.sample(WAITING, &[("driver", &slot.address)], slot.turn.waiting());
     }
 }

@@ -109,6 +109,15 @@ impl Fence {
         }
     }
 
+    /// Other rules are in force.
+    pub(crate) fn follow(&self, rules: &Arc<LeaseRules>) {
+        self.gate.rcu(|gate| {
+            let Gate { generation, standing, until, .. } = &**gate;
+            let (generation, standing, until) = (*generation, standing.clone(), *until);
+            Gate { generation, standing, until, rules: rules.clone() }
+        });
+    }
+
     fn refuse(&self, gate: &Gate, client: &ClientName, epoch: Option<u64>) -> Option<Refusal> {
         let path = shown(&self.path);
         let not_leased = |text: String| Some(Refusal::new(RefusalCode::NotLeased, text));

@@ -45,7 +45,7 @@ pub(super) async fn finish(
     has_run: bool,
 ) -> Result<(), NotReady> {
     let mut pause = LOOK_FIRST;
-    while core.ledger().going(unit, &core.leases.fences.at(unit).lets_go_on()) {
+    while core.ledger().going(unit, &core.leases.fence(unit).lets_go_on()) {
         sleep(pause).await;
         pause = (2 * pause).min(LOOK_LATER);
     }
@@ -90,7 +90,7 @@ async fn check_health(
         return Ok(());
     };
     let outcome = hook::run(core, &slot, check, When::Health, lease).await;
-    let path = &core.leases.fences.at(unit).path;
+    let path = &core.leases.fence(unit).path;
     match outcome {
         Ok(()) if again => core.event(EventKind::HealthPassed, path, None, None, ""),
         Ok(()) => {}
@@ -126,7 +126,7 @@ async fn run_hook(
     tracing::warn!(unit, why, "hook failed");
     match hook.on_failure {
         HookFailure::Warn => {
-            let path = &core.leases.fences.at(unit).path;
+            let path = &core.leases.fence(unit).path;
             let (client, epoch) = (Some(lease.client.clone()), Some(lease.epoch));
             core.event(EventKind::HookFailed, path, client, epoch, why);
             Ok(())
@@ -142,9 +142,8 @@ async fn run_hook(
 
 /// The drivers of a subtree, the one at its top first.
 fn slots(core: &Core, unit: usize) -> Vec<Arc<Slot>> {
-    let own = core.slots.values().filter(|slot| slot.fence.unit == unit);
-    let mut slots: Vec<_> = own.cloned().collect();
-    slots.sort_by(|a, b| a.address.cmp(&b.address));
+    let mut slots = core.slots().sorted();
+    slots.retain(|slot| slot.fence.unit == unit);
     slots
 }
 
