@@ -39,6 +39,7 @@ mod session;
 mod ssh;
 mod systemd;
 mod table;
+mod tether;
 mod told;
 mod wanted;
 

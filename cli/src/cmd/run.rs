@@ -3,10 +3,10 @@
 use std::{ffi::OsString, process::ExitStatus, time::Duration};
 
 use bus_schema::{Address, LeaseEnd, PlaceName};
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use runtime::Lease;
 use tokio::{
-    process::{Child, Command},
+    process::Command,
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
@@ -16,11 +16,12 @@ use crate::{
     args::variable,
     held::{HeldLeases, PLACES, VARIABLE},
     session::Session,
+    tether::Tethered,
     wanted::Wanted,
 };
 
-/// A command that was told to end has this long.
-const END_WITHIN: Duration = Duration::from_secs(10);
+/// A command that has lost its terminal has this long, unless it ends by itself.
+const HANG_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Run a command that has boards to itself: the lease ends with it.
 ///
@@ -76,14 +77,11 @@ pub(super) async fn hold(
     }
     let variables = variables(session, &held, &wanted.places()).await?;
     let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let spawned = command.envs(variables).kill_on_drop(true).spawn();
-    let mut child = spawned.map_err(|source| CliError::io(format!("run {program}"), source))?;
-    let ended = attend(session, &mut child, &leases, &mut signals, lost).await;
-    for lease in leases {
-        if let Err(error) = lease.release().await {
-            session.out.note(format_args!("the lease was not given back: {error}"));
-        }
-    }
+    command.envs(variables);
+    let spawned = Tethered::spawn(command);
+    let mut running = spawned.map_err(|source| CliError::io(format!("run {program}"), source))?;
+    let ended = attend(session, &mut running, &leases, &mut signals, lost).await;
+    give_back(session, leases, &mut signals).await;
     match code(ended?) {
         0 => Ok(()),
         code => Err(CliError::Ended(code)),
@@ -93,7 +91,7 @@ pub(super) async fn hold(
 /// Waits for the end of the command, and passes on what the world says meanwhile.
 async fn attend(
     session: &Session,
-    child: &mut Child,
+    running: &mut Tethered,
     leases: &[Lease],
     signals: &mut Signals,
     lost: Lost,
@@ -104,14 +102,26 @@ async fn attend(
         let over = select_all(leases.iter().map(|lease| Box::pin(lost_lease(lease))));
         tokio::select! {
             biased;
-            ended = child.wait() => return ended.map_err(wait),
-            signal = signals.next() => tell(child, signal),
+            ended = running.wait() => return ended.map_err(wait),
+            signal = signals.next() => {
+                running.pass_on(signal);
+                if signal == SignalKind::hangup() {
+                    // The terminal is gone, and the lease goes with it, whatever the command does.
+                    return match timeout(HANG_UP_WITHIN, running.wait()).await {
+                        Ok(ended) => ended.map_err(wait),
+                        Err(_elapsed) => {
+                            running.end().await;
+                            Err(CliError::Ended(128 + number(signal)))
+                        }
+                    };
+                }
+            }
             ((address, why, text), ..) = over, if !told => {
                 let text = if text.is_empty() { String::new() } else { format!(": {text}") };
                 let why = format!("{why}{text}");
                 session.out.note(format_args!("the lease on {address} is lost: {why}"));
                 if lost == Lost::EndsTheCommand {
-                    end(child).await;
+                    running.end().await;
                     return Err(CliError::LeaseLost { address: address.to_string(), why });
                 }
                 told = true;
@@ -125,20 +135,18 @@ async fn lost_lease(lease: &Lease) -> (Address, LeaseEnd, String) {
     (lease.address(), why, text)
 }
 
-/// Ends a command: first it is asked to.
-async fn end(child: &mut Child) {
-    tell(child, SignalKind::terminate());
-    if timeout(END_WITHIN, child.wait()).await.is_err() {
-        let _ = child.kill().await; // it has ended by itself, then
-    }
-}
-
-/// Sends a signal to the command.
-fn tell(child: &Child, signal: SignalKind) {
-    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
-    let signal = rustix::process::Signal::from_named_raw(signal.as_raw_value());
-    if let (Some(pid), Some(signal)) = (pid, signal) {
-        let _ = rustix::process::kill_process(pid, signal); // it may just have ended
+/// Gives all of them back. Whoever cannot wait for an exporter that does not answer interrupts:
+/// the lease then ends by its silence.
+async fn give_back(session: &Session, leases: Vec<Lease>, signals: &mut Signals) {
+    let released = join_all(leases.into_iter().map(Lease::release));
+    tokio::select! {
+        biased;
+        _ = signals.next() => {}
+        released = released => {
+            for error in released.into_iter().filter_map(Result::err) {
+                session.out.note(format_args!("the lease was not given back: {error}"));
+            }
+        }
     }
 }
 
@@ -189,7 +197,7 @@ impl Signals {
         })
     }
 
-    /// The next one. A terminal tells the command too, and that does no harm. Cancel safe.
+    /// The next one. Cancel safe.
     async fn next(&mut self) -> SignalKind {
         tokio::select! {
             Some(()) = self.interrupt.recv() => SignalKind::interrupt(),

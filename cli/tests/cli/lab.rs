@@ -1,6 +1,7 @@
 //! A broker, an exporter with drivers that tell what happens to them, and the program beside them.
 
 use std::{
+    fs::File,
     process::{Output, Stdio},
     sync::Arc,
     time::Duration,
@@ -10,6 +11,10 @@ use bus_schema::{Fault, driver};
 use bytes::Bytes;
 use runtime::{
     Auth, ByteStream, Context, Exporter, ExporterConfig, Items, LocalBroker, Node, Served, serve,
+};
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -252,11 +257,21 @@ impl Lab {
 
     /// Another exporter beside `local`, with the same relays.
     pub(crate) async fn exporter(&self, name: &str) -> Exporter {
-        let config = ExporterConfig {
+        self.exporter_with(name, |_| ()).await
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) async fn exporter_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ExporterConfig),
+    ) -> Exporter {
+        let mut config = ExporterConfig {
             root: self.served.client().root().clone(),
             state_dir: Some(self.home.path().join(name)),
             ..ExporterConfig::new(name.parse().unwrap(), relays(&self.diary))
         };
+        change(&mut config);
         let broker = LocalBroker::shared().await.unwrap();
         Exporter::start(config, broker.connect_settings()).await.unwrap()
     }
@@ -364,6 +379,17 @@ impl Running {
         let output = timeout(PATIENCE, read).await.expect("it does not end");
         Ran { out, ..Ran::of(output) }
     }
+}
+
+/// A terminal: what a person types into, and what the program has.
+pub(crate) fn terminal() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+    (master.into(), slave.into())
 }
 
 impl Running {

@@ -17,6 +17,8 @@ mod local;
 mod look;
 mod pipes;
 mod place;
+mod run;
 mod serve;
 mod ssh;
 mod stream;
+mod watch;

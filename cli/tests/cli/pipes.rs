@@ -1,18 +1,14 @@
 //! `jmp-bus connect`, `console` and `forward`: bytes in and out.
 
-use std::{fs::File, io::Write as _};
+use std::io::Write as _;
 
-use rustix::{
-    fs::{Mode, OFlags},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::tcgetattr,
-};
+use rustix::termios::tcgetattr;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket, UnixStream},
 };
 
-use crate::lab::{Lab, Running, run};
+use crate::lab::{Lab, Running, run, terminal};
 
 #[tokio::test]
 async fn the_end_of_stdin_is_only_half_of_the_end() {
@@ -145,17 +141,6 @@ async fn a_watcher_sees_what_was_said_before_and_goes_on_from_there() {
     assert_eq!(seen, "booted\nfrom Some(14)\n");
     assert_eq!(lab.run(&["console", "local/power", "--watch"]).await.ok(), "from None\n");
     lab.end().await;
-}
-
-/// A terminal: what a person types into, and what the program has.
-fn terminal() -> (File, File) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
-    (master.into(), slave.into())
 }
 
 #[tokio::test]

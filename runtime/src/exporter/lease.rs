@@ -41,6 +41,8 @@ pub(crate) enum Word {
     Lease { client: ClientName, ask: LeaseAsk, reply: String },
     /// An admin's word.
     Admin { client: ClientName, ask: AdminAsk, reply: String },
+    /// The registry has lost its records: the board is shown once more.
+    Show,
     /// Nothing is granted any more.
     Close { why: &'static str },
     /// The drivers of these subtrees are about to change: leases on them end, and nobody may use

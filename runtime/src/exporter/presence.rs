@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{ExporterError, core::Core, tree::Leaf};
+use super::{ExporterError, core::Core, lease::Word, tree::Leaf};
 use crate::bus::{BusError, Incoming, random};
 
 /// Keeps an exporter's records. Cheap to clone.
@@ -196,9 +196,13 @@ impl Presenter {
         let tree = InterfaceDigest::of(&whole);
         let first_part = FromExporter::Tree(core.name.clone(), 0);
         let there = read(core, first_part).await?;
+        let there_is_none = there.is_none();
         let there = there.and_then(|message| codec::decode::<TreeRecord>(message.payload()).ok());
         if there.is_some_and(|record| record.tree == tree) && *self.0.tree.lock().await == tree {
             return Ok(());
+        }
+        if there_is_none && *self.0.tree.lock().await != InterfaceDigest::of(b"") {
+            let _ = core.leases.tell(Word::Show); // the broker lost its store
         }
         for (digest, message) in interfaces {
             let subject = FromExporter::Interface(core.name.clone(), digest).under(&core.root);

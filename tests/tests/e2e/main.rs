@@ -9,6 +9,7 @@ mod flash;
 mod forgery;
 mod garbage;
 mod lease_fight;
+mod lease_state;
 mod leases;
 mod lend;
 mod lend_url;

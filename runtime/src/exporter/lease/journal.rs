@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -129,8 +130,12 @@ impl Journal {
 
     /// Cuts off what a write that failed has left.
     fn cut_to(&self, length: u64) -> Result<(), JournalError> {
-        let now = self.file.metadata().map_err(|source| self.fail(source))?.len();
-        match now > length {
+        let file = self.file.metadata().map_err(|source| self.fail(source))?;
+        if file.nlink() == 0 {
+            // What is written to it now is read by nobody.
+            return Err(self.fail(io::Error::new(io::ErrorKind::NotFound, "it was removed")));
+        }
+        match file.len() > length {
             true => self.file.set_len(length).map_err(|source| self.fail(source)),
             false => Ok(()),
         }
@@ -252,6 +257,20 @@ mod tests {
         flipped[12] ^= 1;
         fs::write(&file, flipped).unwrap();
         assert_eq!(Journal::open(dir.path()).unwrap().1, [entry(2)]);
+    }
+
+    #[test]
+    fn a_journal_that_was_removed_is_not_written_on_and_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path()).unwrap();
+        journal.append(&[entry(1)]).unwrap();
+        fs::remove_file(dir.path().join("leases.journal")).unwrap();
+        let error = journal.append(&[entry(2)]).unwrap_err();
+        assert!(error.to_string().contains("it was removed"), "{error}");
+        journal.rewrite(&[entry(1)]).unwrap();
+        journal.append(&[entry(2)]).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(dir.path()).unwrap().1, [entry(1), entry(2)]);
     }
 
     #[test]

@@ -127,9 +127,13 @@ impl Keeper {
 
     /// Takes over what the registry shows as held: for an exporter without a state directory.
     pub(crate) async fn take_over(&mut self) {
-        if self.journal.is_none()
-            && let Some(board) = finish::last_board(&self.core).await
-        {
+        if self.journal.is_some() {
+            return;
+        }
+        tracing::warn!(
+            "no state directory: a restart knows only of leases that the broker remembers"
+        );
+        if let Some(board) = finish::last_board(&self.core).await {
             self.book.adopt(board, self.clock.now());
         }
     }
@@ -215,6 +219,10 @@ impl Keeper {
                     Err(refusal) => Administered::Refused(refusal),
                 };
                 Some(Answer { reply, message: codec::encode(&answer), grants: false })
+            }
+            Word::Show => {
+                self.board.record.clear();
+                None
             }
             Word::Close { why } => {
                 self.book.leave(why, now);
@@ -329,12 +337,18 @@ impl Keeper {
     async fn carry_out(&mut self, mut answers: Vec<Answer>) {
         let mut effects = self.book.effects();
         if let Err(why) = self.keep(&effects).await {
-            answers.retain(|answer| !answer.grants); // it is asked for again, and then refused
+            let refused = Leased::Refused(Refusal::new(RefusalCode::Failed, &why));
+            for answer in answers.iter_mut().filter(|answer| answer.grants) {
+                answer.message = codec::encode(&refused);
+            }
             effects.extend(self.take_back(&effects, &why));
         }
         // Fences before words: whoever is told that it is over has been cut off.
         for unit in effects.iter().filter_map(Effect::admits) {
             self.admit(unit);
+        }
+        if self.journal.is_none() {
+            self.show_board().await; // it is all that the next run will know: before it is answered
         }
         for answer in answers {
             self.send(answer.reply, answer.message).await;
