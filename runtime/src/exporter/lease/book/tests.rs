@@ -1,13 +1,19 @@
 //! The rules against every order of things: clients that come and vanish, messages that are lost
 //! and repeated, deadlines, crashes and restarts of the exporter.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bus_schema::{Session, limits::OFFER_HELD};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::exporter::lease::rules::AccessRule;
+use crate::exporter::lease::{
+    fence::{Fence, Pass},
+    rules::AccessRule,
+};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -286,6 +292,21 @@ enum Step {
     /// An admin closes a subtree, or opens it again.
     Drain(usize, bool),
     Resume(usize),
+    /// A call arrives, made under no lease, the present one or one that has ended.
+    Call {
+        client: usize,
+        unit: usize,
+        under: Under,
+    },
+    /// The turn of the oldest call that waits for it.
+    Turn,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Under {
+    Nothing,
+    ThisLease,
+    AnotherLease,
 }
 
 #[derive(Clone, Debug)]
@@ -327,6 +348,8 @@ fn what() -> impl Strategy<Value = What> {
 fn step() -> impl Strategy<Value = Step> {
     let travel =
         prop_oneof![4 => Just(Travel::Well), 1 => Just(Travel::Twice), 1 => Just(Travel::Lost)];
+    let under =
+        prop_oneof![Just(Under::Nothing), Just(Under::ThisLease), Just(Under::AnotherLease)];
     prop_oneof![
         8 => (0..3_usize, 0..3_u64, what(), 0..2_usize, travel).prop_map(
             |(client, ticket, what, unit, travel)| Step::Say { client, ticket, what, unit, travel }
@@ -337,6 +360,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|synced| Step::Crash { synced }),
         1 => any::<bool>().prop_map(Step::Connection),
         1 => (0..2_usize).prop_map(Step::Kick),
+        6 => (0..3_usize, 0..2_usize, under).prop_map(
+            |(client, unit, under)| Step::Call { client, unit, under }
+        ),
+        4 => Just(Step::Turn),
         1 => (0..2_usize, any::<bool>()).prop_map(|(unit, mine)| Step::Drain(unit, mine)),
         1 => (0..2_usize).prop_map(Step::Resume),
     ]
@@ -345,26 +372,34 @@ fn step() -> impl Strategy<Value = Step> {
 /// The exporter as its clients see it, and what is true of it.
 struct World {
     book: Book,
+    rules: LeaseRules,
     hook_before: bool,
     now: Duration,
     disk: Vec<Entry>,
     mail: VecDeque<(ClientName, TicketId, usize, LeaseAction)>,
     /// The lease whose operations may run, by subtree: what fences let in.
     inside: BTreeMap<usize, Lease>,
+    fences: Vec<Fence>,
+    /// Calls that were let in and wait for their turn.
+    calls: VecDeque<(ClientName, Pass)>,
     /// Leases that their holders were told of, and that were not ended since.
     promised: HashMap<usize, Lease>,
     epochs: u64,
 }
 
 impl World {
-    fn new(hook_before: bool) -> Self {
+    fn new(hook_before: bool, required: bool) -> Self {
+        let rules = LeaseRules { required, ..rules() };
         Self {
-            book: Book::new(rules(), hook_before),
+            book: Book::new(rules.clone(), hook_before),
+            fences: fences(&rules),
+            rules,
             hook_before,
             now: secs(1000),
             disk: Vec::new(),
             mail: VecDeque::new(),
             inside: BTreeMap::new(),
+            calls: VecDeque::new(),
             promised: HashMap::new(),
             epochs: 0,
         }
@@ -390,6 +425,8 @@ impl World {
             Step::Kick(unit) => {
                 let _ = self.book.kick(unit, "", self.now);
             }
+            Step::Call { client, unit, under } => self.call(&name(CLIENTS[client]), unit, under),
+            Step::Turn => self.turn(),
             Step::Drain(unit, maintenance) => {
                 self.book.drain(unit, &closure(maintenance), self.now);
             }
@@ -413,10 +450,49 @@ impl World {
         }
     }
 
+    fn call(&mut self, client: &ClientName, unit: usize, under: Under) {
+        let now = self.book.units[unit].lease().map_or(self.epochs, |lease| lease.epoch);
+        let epoch = match under {
+            Under::Nothing => None,
+            Under::ThisLease => Some(now),
+            Under::AnotherLease => Some(now.saturating_sub(1)),
+        };
+        let let_in = self.fences[unit].admit(client, epoch);
+        assert!(let_in.is_err() || !matches!(under, Under::AnotherLease), "{epoch:?} has ended");
+        if let Ok(pass) = let_in {
+            assert!(self.may_use(unit, client), "{client} was let in");
+            self.calls.push_back((client.clone(), pass));
+        } else if !matches!(under, Under::AnotherLease) {
+            let held = matches!(&self.book.units[unit].phase, Phase::Held(_));
+            assert!(!(held && self.may_use(unit, client)), "{client} has the lease");
+        }
+    }
+
+    fn turn(&mut self) {
+        let Some((client, pass)) = self.calls.pop_front() else { return };
+        if self.fences[pass.unit].holds(pass) {
+            assert!(self.may_use(pass.unit, &client), "a call of {client} is executed");
+        }
+    }
+
+    fn may_use(&self, unit: usize, client: &ClientName) -> bool {
+        match &self.book.units[unit].phase {
+            Phase::Held(lease) => !lease.starting && lease.lets_in(client),
+            Phase::Free | Phase::Offered { .. } => match self.book.standing(unit) {
+                Standing::Open => !self.rules.required,
+                Standing::Maintained(closure) => closure.by == *client,
+                Standing::Leased(_) | Standing::Closed { .. } => false,
+            },
+            Phase::Ending { .. } | Phase::Unsafe { .. } => false,
+        }
+    }
+
     fn settle(&mut self, unit: usize, safe: bool) {
         match self.book.units[unit].phase.clone() {
             Phase::Ending { lease, .. } => {
                 self.inside.remove(&unit); // its operations have ended, however
+                let theirs = |(_, pass): &(ClientName, Pass)| pass.unit == unit;
+                assert!(!self.calls.iter().any(theirs), "a call waits beyond its lease");
                 let safe = if safe { Ok(()) } else { Err("stuck".to_owned()) };
                 self.book.settled(unit, lease.epoch, safe, self.now);
             }
@@ -441,7 +517,9 @@ impl World {
             }
         }
         self.inside.clear(); // operations end with their process
-        self.book = Book::new(rules(), self.hook_before);
+        self.calls.clear();
+        self.fences = fences(&self.rules);
+        self.book = Book::new(self.rules.clone(), self.hook_before);
         self.book.replay(self.disk.clone(), self.now);
         for (unit, lease) in self.promised.clone() {
             let now = &self.book.units[unit].phase;
@@ -459,20 +537,30 @@ impl World {
                     self.look_at(&entry);
                     self.disk.push(entry);
                 }
-                Effect::Admit(unit) => match self.book.standing(unit) {
-                    Standing::Leased(lease) => {
-                        let before = self.inside.insert(unit, lease.clone());
-                        let other = before.filter(|before| before.epoch != lease.epoch);
-                        assert_eq!(other, None, "{lease:?} began before that had ended");
+                Effect::Admit(unit) => {
+                    self.admit(unit);
+                    match self.book.standing(unit) {
+                        Standing::Leased(lease) => {
+                            let before = self.inside.insert(unit, lease.clone());
+                            let other = before.filter(|before| before.epoch != lease.epoch);
+                            assert_eq!(other, None, "{lease:?} began before that had ended");
+                        }
+                        Standing::Open | Standing::Maintained(_) => {
+                            assert_eq!(self.inside.get(&unit), None);
+                        }
+                        Standing::Closed { .. } => {}
                     }
-                    Standing::Open | Standing::Maintained(_) => {
-                        assert_eq!(self.inside.get(&unit), None);
-                    }
-                    Standing::Closed { .. } => {}
-                },
+                }
                 _ => {}
             }
         }
+    }
+
+    /// As the keeper does: the fence first, then what is behind it.
+    fn admit(&mut self, unit: usize) {
+        self.fences[unit].set(self.book.standing(unit), None);
+        let goes_on = self.fences[unit].lets_go_on();
+        self.calls.retain(|(client, pass)| goes_on(*pass, client));
     }
 
     fn look_at(&mut self, entry: &Entry) {
@@ -568,6 +656,12 @@ impl World {
     }
 }
 
+fn fences(rules: &LeaseRules) -> Vec<Fence> {
+    let rules = Arc::new(rules.clone());
+    let fence = |(unit, path)| Fence::new(unit, path, rules.clone());
+    rules.units().into_iter().enumerate().map(fence).collect()
+}
+
 fn action(what: &What) -> LeaseAction {
     match what {
         What::Acquire { wait, priority, confirm, detached } => LeaseAction::Acquire(Acquire {
@@ -594,11 +688,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn there_is_one_holder_no_lease_outlives_its_deadline_and_everybody_is_served_or_told(
+    fn there_is_one_holder_nobody_else_is_let_in_no_lease_outlives_its_deadline_and_all_are_told(
         hook_before: bool,
+        required: bool,
         steps in vec(step(), 1..80),
     ) {
-        let mut world = World::new(hook_before);
+        let mut world = World::new(hook_before, required);
         for step in steps {
             world.step(step);
         }
