@@ -268,18 +268,15 @@ impl Exporter {
         core.tasks.spawn(events::post(core.clone()));
         core.events.tell(Happened::now(EventKind::ExporterUp).because(&core.host));
         tracing::info!(exporter = %core.name, drivers = core.slots().by_id.len(), %incarnation, "exporter is up");
-        let (reloading, supervising_too) = (presenter.clone(), supervisor.clone());
-        core.tasks.spawn(
-            Reloader {
-                core: core.clone(),
-                tree,
-                supervisor: supervising_too,
-                presenter: reloading,
-                source,
-                wishes,
-            }
-            .run(),
-        );
+        let reloader = Reloader {
+            core: core.clone(),
+            tree,
+            supervisor: supervision.supervisor.clone(),
+            presenter: presenter.clone(),
+            source,
+            wishes,
+        };
+        core.tasks.spawn(reloader.run());
         let marker = marker.map(|marker| marker.path);
         Ok(Self { core, supervision, presenter, marker, _stop_on_drop: stop_on_drop })
     }

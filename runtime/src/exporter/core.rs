@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bus_schema::{
     CallId, ClientName, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
     RefusalCode, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -81,6 +81,7 @@ pub(crate) struct Stats {
     /// Faults and refusals, in the order of the known ones.
     pub(crate) faults: [std::sync::atomic::AtomicU64; FaultKind::KNOWN.len()],
     pub(crate) refusals: [std::sync::atomic::AtomicU64; RefusalCode::KNOWN.len()],
+    pub(crate) leases: super::lease::LeaseStats,
 }
 
 impl Stats {

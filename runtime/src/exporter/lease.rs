@@ -11,6 +11,7 @@ mod hook;
 mod journal;
 mod keeper;
 mod rules;
+mod stats;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub(crate) use self::{
     fence::{Fence, Pass},
     journal::{Journal, JournalError, Opened as JournalOpened},
     keeper::Keeper,
+    stats::{LeaseStats, WAITS_MS},
 };
 pub use self::{
     hook::{Hook, HookFailure, Hooks},

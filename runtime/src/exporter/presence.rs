@@ -10,13 +10,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use bus_schema::{
     DriverRecord, Interface, InterfaceDigest, Presence, State, TreeRecord, codec,
     limits::{CLAIM_PING, OVERHEAD_BYTES_MAX, PRESENCE_EVERY, PRESENCE_TTL},
     message::{Ping, Pong},
     subject::{CLAIMANT, ExporterVerb, FromClient, FromExporter, Streams, To},
 };
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
     sync::Mutex,

@@ -34,7 +34,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const WISHES_MAX: usize = 8;
 
 /// Reads an exporter's configuration anew. An error is for people.
-pub type ConfigSource = Arc<dyn Fn() -> Result<ExporterConfig, String> + Send + Sync>;
+#[derive(Clone)]
+pub struct ConfigSource(Arc<dyn Fn() -> Result<ExporterConfig, String> + Send + Sync>);
+
+impl ConfigSource {
+    /// One that does this.
+    pub fn new(read: impl Fn() -> Result<ExporterConfig, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for ConfigSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfigSource")
+    }
+}
 
 /// A wish that the configuration be read anew.
 pub(crate) struct Wish {
@@ -105,7 +119,7 @@ impl Reloader {
         let Some(source) = self.source.clone() else {
             return Err("this exporter was not made from a file: there is nothing to read".into());
         };
-        let read = tokio::task::spawn_blocking(move || source()).await;
+        let read = tokio::task::spawn_blocking(move || (source.0)()).await;
         let config = read.map_err(|_panic| "reading the configuration panicked".to_owned())??;
         if config.name != self.core.name {
             let (old, new) = (&self.core.name, &config.name);
@@ -165,7 +179,8 @@ impl Reloader {
             .await;
         self.core.leases.replace_fences(fences);
         self.core.replace_slots(tree.slots());
-        let moving_in = difference.added.iter().chain(difference.changed.iter().map(|(slot, _)| slot));
+        let moving_in =
+            difference.added.iter().chain(difference.changed.iter().map(|(slot, _)| slot));
         stream::iter(moving_in)
             .for_each_concurrent(AT_ONCE, |slot| async move {
                 let made = make(slot).await;

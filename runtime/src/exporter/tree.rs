@@ -116,7 +116,11 @@ impl Tree {
     pub(crate) fn slots(&self) -> Slots {
         Slots {
             by_id: self.leaves.iter().map(|leaf| (leaf.slot.id, leaf.slot.clone())).collect(),
-            by_path: self.leaves.iter().map(|leaf| (leaf.path.clone(), leaf.slot.clone())).collect(),
+            by_path: self
+                .leaves
+                .iter()
+                .map(|leaf| (leaf.path.clone(), leaf.slot.clone()))
+                .collect(),
         }
     }
 

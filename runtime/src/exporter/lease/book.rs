@@ -135,6 +135,8 @@ pub(crate) enum Effect {
     /// Cut the streams of the lease, cancel its calls, make its devices safe, run the hook after
     /// it and the health check; then [`Book::settled`].
     Finish(UnitAt),
+    /// Somebody has waited this long for the lease that was granted.
+    Waited(Duration),
     /// News for the owner of a ticket.
     Tell(ClientName, LeaseNews),
     /// For everybody to see.
@@ -191,7 +193,14 @@ impl Absent {
 
 impl Unit {
     pub(super) fn new(path: Path) -> Self {
-        Self { path, phase: Phase::Free, leaving: None, closure: None, absent: None, queue: Vec::new() }
+        Self {
+            path,
+            phase: Phase::Free,
+            leaving: None,
+            closure: None,
+            absent: None,
+            queue: Vec::new(),
+        }
     }
 
     /// Why nothing is granted here now, if so.
@@ -529,6 +538,7 @@ impl Book {
         ticket.news = None;
         let (duration, detached) = (ticket.duration, ticket.asked.detached);
         let place = ticket.asked.place.clone();
+        self.effects.push(Effect::Waited(now.saturating_sub(ticket.since)));
         let lease = Lease {
             epoch: self.next_epoch(now),
             client: key.client.clone(),

@@ -293,8 +293,7 @@ impl Keeper {
         ask: AdminAsk,
         now: Duration,
     ) -> Result<String, Refusal> {
-        let unit =
-            || Leases::unit(&self.core.name, &self.core.slots(), &ask.path, ask.driver);
+        let unit = || Leases::unit(&self.core.name, &self.core.slots(), &ask.path, ask.driver);
         match ask.action {
             AdminAction::Kick { reason, ticket } => {
                 let reason = match reason.is_empty() {
@@ -364,10 +363,12 @@ impl Keeper {
             Effect::Keep(_) | Effect::Admit(_) => {}
             Effect::Begin(unit) => self.begin(unit),
             Effect::Finish(unit) => self.finish(unit),
+            Effect::Waited(waited) => self.core.stats.leases.granted(waited),
             Effect::Tell(client, news) => self.news(client, news).await,
             Effect::Event { kind, unit, client, epoch, reason } => {
                 let path = &self.core.leases.fence(unit).path;
                 tracing::info!(%kind, %path, client = client.as_ref().map(tracing::field::display), epoch, reason, "lease");
+                self.core.stats.leases.happened(&kind);
                 self.core.event(kind, path, client, epoch, reason);
             }
         }
@@ -469,6 +470,10 @@ impl Keeper {
         let now = self.clock.now();
         let shown = self.book.shown();
         let unchanged = shown == self.board.record && self.board.at.elapsed() < BOARD_EVERY;
+        if !unchanged {
+            let board = self.book.board(self.core.incarnation, Queues::Counted, now);
+            self.core.stats.leases.show(&board.units);
+        }
         if unchanged || !self.core.control().is_connected() {
             return;
         }
