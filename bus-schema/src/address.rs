@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::{
     DriverId, ExporterName, NameError, PlaceRef,
-    limits::{DEPTH_MAX, NAME_BYTES_MAX},
+    limits::{DEPTH_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX},
 };
 
 /// Why a text is no address.
@@ -205,6 +205,12 @@ enum Term {
 }
 
 impl Selector {
+    /// Whether a selector can name a label like this: 1 to 253 of a-z, A-Z, 0-9, `_-./:`.
+    pub fn is_word(text: &str) -> bool {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:".contains(&b);
+        !text.is_empty() && text.len() <= LABEL_BYTES_MAX && text.bytes().all(plain)
+    }
+
     /// Whether all terms hold for these labels. A label that may have several values (as
     /// `interface`) holds them joined by `,`; `=` then asks for any one of them.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -241,10 +247,7 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         let term = |term: &str| {
             let term = term.trim();
-            let word = |w: &str| {
-                let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:".contains(&b);
-                (!w.is_empty() && w.len() <= 253 && w.bytes().all(plain)).then(|| w.to_owned())
-            };
+            let word = |w: &str| Self::is_word(w).then(|| w.to_owned());
             let parsed = if let Some((key, value)) = term.split_once("!=") {
                 word(key.trim()).zip(word(value.trim())).map(|(k, v)| Term::IsNot(k, v))
             } else if let Some((key, value)) = term.split_once('=') {

@@ -8,9 +8,9 @@ use serde::Deserialize as _;
 
 use crate::{
     Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
-    Field, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, LeaseTarget, Leased,
-    Lent, LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector, Session,
-    Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
+    Field, HookId, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, LeaseTarget,
+    Leased, Lent, LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector,
+    Session, Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{
         Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
@@ -173,6 +173,7 @@ pub fn ids(bytes: &[u8]) {
     id::<StreamId>(text);
     id::<TicketId>(text);
     id::<Session>(text);
+    id::<HookId>(text);
     id::<Incarnation>(text);
     id::<InterfaceDigest>(text);
     id::<Sha256>(text);

@@ -145,6 +145,24 @@ hex_id! {
     /// One run of a client process: random, so that a counter can number its calls.
     Session, u64, 16, "session (16 hex digits)"
 }
+
+hex_id! {
+    /// One run of a script of an exporter: it is given 32 random bits, with which the sessions of
+    /// its clients begin.
+    HookId, u32, 8, "hook (8 hex digits)"
+}
+
+impl Session {
+    /// A session of a client that belongs to a hook. `random` is what tells it from others.
+    pub fn of_hook(hook: HookId, random: u32) -> Self {
+        Self(u64::from(hook.0) << 32 | u64::from(random))
+    }
+
+    /// The hook that it belongs to, if it does to one.
+    pub fn hook(self) -> HookId {
+        HookId(u32::try_from(self.0 >> 32).expect("the upper half of 64 bits"))
+    }
+}
 hex_id! {
     /// One run of an exporter process: random. Another incarnation remembers nothing.
     Incarnation, u64, 16, "incarnation (16 hex digits)"

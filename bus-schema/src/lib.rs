@@ -42,7 +42,7 @@ pub use admin::{AdminAction, AdminAsk, Administered};
 pub use bus_macros::{Describe, driver, interface};
 pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};
-pub use id::{CallId, DriverId, IdError, Incarnation, Session, StreamId, TicketId};
+pub use id::{CallId, DriverId, HookId, IdError, Incarnation, Session, StreamId, TicketId};
 pub use lease::{
     Acquire, Board, BoardUnit, Held, LeaseAction, LeaseAsk, LeaseEnd, LeaseNews, Leased, UnitState,
     Waiter,

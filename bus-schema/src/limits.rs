@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Longest name, in bytes. NATS advises subjects under 256 bytes; the longest subject
 /// ([`crate::subject::FromExporter::Out`]) holds three names, a UUID and four ids.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Longest key or value of a label, in bytes: that of a Kubernetes label's prefix.
+pub const LABEL_BYTES_MAX: usize = 253;
+/// Most labels of one driver, or of an exporter: a record of it fits a message.
+pub const LABELS_MAX: usize = 64;
 /// Deepest nesting of a value or of a driver tree's path: JSON parsers in the field stop between
 /// 32 and 128, and a stack must survive hostile bytes.
 pub const DEPTH_MAX: usize = 32;
@@ -32,9 +36,9 @@ pub const ASKS_UNANSWERED_MAX: u32 = 3;
 pub const OUTCOME_KEPT: Duration = Duration::from_secs(120);
 /// After a cancel, a method has this long before its future is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
-/// Calls that wait or run at one driver; past it the answer is *busy*.
+/// Calls, streaming calls and streams that wait or run at one driver; past it the answer is *busy*.
 pub const CALLS_PER_DRIVER_MAX: usize = 1024;
-/// Calls that one client has waiting or running at one exporter; past it the answer is *busy*.
+/// The same that one client has waiting or running at one exporter; past it the answer is *busy*.
 pub const CALLS_PER_CLIENT_MAX: usize = 4096;
 /// Bytes of replies that go together in one message, as an async-nats client reads at once.
 pub const REPLIES_BYTES_MAX: usize = 64 << 10;

@@ -18,7 +18,7 @@ use crate::{
 pub enum Role {
     /// Uses drivers.
     Client,
-    /// Sees what everybody does, and does nothing.
+    /// Sees what everybody does and what consoles say, and does nothing.
     Observer,
     /// A client that may also end what others do, and keep the broker's streams.
     Admin,
@@ -130,8 +130,16 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::OfClient, &[Client, Admin]),
     never(SubjectSet::OfClientAsAdmin, &[Client]),
     publish(SubjectSet::OfClientPing, &[Observer]),
+    publish(SubjectSet::OfClientWatch, &[Observer]),
+    publish(SubjectSet::OfClientCapture, &[Observer]),
+    publish(SubjectSet::OfClientCaptureInfo, &[Observer]),
+    publish(SubjectSet::OfClientCtl, &[Observer]),
+    publish(SubjectSet::OfClientUp, &[Observer]),
+    publish(SubjectSet::OfClientAsk, &[Observer]),
+    publish(SubjectSet::OfClientCancel, &[Observer]),
     subscribe(SubjectSet::ToExporter, &[Exporter]),
-    publish(SubjectSet::Claim, &[Exporter]),
+    publish(SubjectSet::Itself, &[Exporter]),
+    subscribe(SubjectSet::ToItself, &[Exporter]),
     publish(SubjectSet::OfExporter, &[Exporter]),
     subscribe(SubjectSet::OfExporters, &[Observer, Admin]),
     subscribe(SubjectSet::CtlTo, &[Client]),
@@ -241,6 +249,24 @@ mod tests {
         assert!(exporter.may_publish("jmp.v1.x.lab1.presence"));
         assert!(!exporter.may_publish("jmp.v1.c.lab1.call.lab2.d.on"));
         assert!(!exporter.may_subscribe("jmp.v1.i.lab1.>"));
+        assert!(exporter.may_publish("jmp.v1.c.exporter.call.lab1.d.on"), "to itself");
+        assert!(!exporter.may_publish("jmp.v1.c.exporter.call.lab2.d.on"));
+        assert!(exporter.may_subscribe("jmp.v1.x.lab1.ctl.exporter.00000000000000ab.*"));
+        assert!(!exporter.may_subscribe("jmp.v1.x.*.ctl.exporter.00000000000000ab.*"));
+    }
+
+    #[test]
+    fn an_observer_reads_along_at_consoles_and_calls_nothing() {
+        let observer = of(Role::Observer, "eve");
+        for method in ["watch", "capture"] {
+            assert!(observer.may_publish(&format!("jmp.v1.c.eve.open.bench.d.{method}")));
+            assert!(!observer.may_publish(&format!("jmp.v1.c.bob.open.bench.d.{method}")));
+        }
+        for said in
+            ["open.bench.d.connect", "call.bench.d.on", "call.bench.d.watch", "lease.bench._._"]
+        {
+            assert!(!observer.may_publish(&format!("jmp.v1.c.eve.{said}")), "{said}");
+        }
     }
 
     #[test]

@@ -249,10 +249,9 @@ impl ArgReader<'_> {
     fn problem(&self, ty: &Type, error: &decode::Error) -> String {
         let mut de = rmp_serde::Deserializer::from_read_ref(self.values);
         de.set_max_depth(DEPTH_MAX);
-        let values = (0..self.at).map(|_| Value::deserialize(&mut de));
-        let value = values.last().expect("an argument was read");
-        let misfit = value.map(|value| value.misfit(ty));
-        match misfit {
+        // Not a step past an error: after one, rmp-serde's count of the depth is off.
+        let values = (0..self.at).try_fold(Value::Nil, |_, _| Value::deserialize(&mut de));
+        match values.map(|last| last.misfit(ty)) {
             Ok(Some(misfit)) => misfit.to_string(),
             // The driver's own type is narrower than that of the wire.
             Ok(None) => plainly(&error.to_string()),

@@ -236,6 +236,19 @@ fn wrong_arguments_are_refused_with_the_signature() {
     }
 }
 
+/// The decoder that says what is wrong must not go on where the first one stopped.
+#[test]
+fn every_argument_behind_one_that_is_nested_too_deep_is_refused() {
+    let interfaces = Bench::new().interfaces();
+    let echo = interfaces.iter().find_map(|interface| interface.method("echo")).unwrap();
+    let args = Args([&b"\x92"[..], &[0x91; 100]].concat().into());
+    let mut reader = args.reader(echo).unwrap();
+    for _ in 0..2 {
+        let refusal = reader.take::<Value>().unwrap_err();
+        assert!(refusal.text.contains("nested deeper than 32"), "{refusal}");
+    }
+}
+
 #[test]
 fn a_wrong_name_or_kind_is_refused_with_what_there_is() {
     let refusal = refused(call("of", b"\x90"));

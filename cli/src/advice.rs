@@ -47,6 +47,8 @@ pub(crate) enum CliError {
     NotYours { whose: String, wanted: String },
     #[error("the configuration is not valid:\n{0}")]
     Config(#[from] ConfigErrors),
+    #[error("the file of places is not valid:\n{0}")]
+    Places(ConfigErrors),
     /// What was typed makes no sense together.
     #[error("{0}")]
     Usage(String),
@@ -66,6 +68,9 @@ pub(crate) enum CliError {
     Checks(usize),
     #[error("another exporter took the name {0}")]
     Replaced(String),
+    /// A hook of the exporter is configured to stop it when it fails.
+    #[error("the exporter stops, as a hook failed: {0}")]
+    HookFailed(String),
     #[error("the bench: {0:#}")]
     Bench(anyhow::Error),
     #[error("the demo failed at {step:?}: {why:#}")]
@@ -190,6 +195,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::NotYours { .. } => {
             (2, "name the right ones with --creds, or leave --as out; see `jmp-bus whoami`")
         }
+        CliError::Places(_) => (16, "a place is a line `name: {role: exporter/child, …}`"),
         CliError::Config(_) => (16, "`jmp-bus drivers KIND` shows what a kind takes"),
         CliError::Usage(_) => (2, "--help shows how the command is used"),
         CliError::NoBroker => {
@@ -207,6 +213,7 @@ pub(crate) fn advice(error: &CliError) -> Advice {
             (1, "`apt-get install qemu-system-arm u-boot-qemu`, or `--board shell`")
         }
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
+        CliError::HookFailed(_) => (13, "see to the board, and to `onFailure` of its hooks"),
         CliError::Io { .. } => (1, ""),
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
         #[cfg(feature = "ssh")]
@@ -329,6 +336,10 @@ fn of_lease(error: &LeaseError) -> Advice {
         LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Busy => {
             (22, "add --wait, or ask its holder; `jmp-bus lease list` shows who has what")
         }
+        // What else could be malformed is not made by this program.
+        LeaseError::Refused { refusal, .. } if refusal.code == RefusalCode::Malformed => {
+            (10, "see `jmp-bus list` for what the exporter has")
+        }
         LeaseError::Refused { address, refusal } => return (12, of_refusal(address, refusal)),
         LeaseError::Place(error) => return of_place(error),
         LeaseError::Role { error, .. } => return of_lease(error),
@@ -337,6 +348,7 @@ fn of_lease(error: &LeaseError) -> Advice {
         LeaseError::Silent { .. } => {
             (15, "is its exporter up, and may this client speak to it? see `jmp-bus doctor`")
         }
+        LeaseError::NotAllowed(error) => return of_call(error),
         LeaseError::Garbled(_) => {
             (14, "the exporter may be of another version: see `jmp-bus list`")
         }

@@ -172,6 +172,30 @@ pub(crate) fn wants_json(args: impl IntoIterator<Item = OsString>) -> bool {
     false
 }
 
+/// The words of a command line, with `--wait 10m` as `--wait=10m`. Clap alone cannot tell that time
+/// from the board in `--wait bench`.
+pub(crate) fn with_times(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let (mut all, mut leases) = (Vec::<OsString>::new(), false);
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            all.push(word);
+            all.extend(words); // the command's own
+            break;
+        }
+        leases |= ["acquire", "run", "shell"].iter().any(|command| word == *command);
+        let is_time = word.to_str().is_some_and(|time| humantime::parse_duration(time).is_ok());
+        match all.last_mut() {
+            Some(last) if leases && is_time && last == "--wait" => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => all.push(word),
+        }
+    }
+    all
+}
+
 /// A user's name as the name of a client: `Ann.Lee@lab` is `ann-lee-lab`.
 fn as_name(user: &str) -> String {
     let plain = |c: char| match c.to_ascii_lowercase() {
@@ -210,6 +234,20 @@ mod tests {
         }
         for args in ["list json", "call x y -- -o json", "-o table json", ""] {
             assert!(!wants(args), "{args}");
+        }
+    }
+
+    #[test]
+    fn a_time_behind_wait_is_that_and_a_board_is_a_board() {
+        for (typed, read) in [
+            ("lease acquire bench --wait 10m", "lease acquire bench --wait=10m"),
+            ("lease acquire --wait bench", "lease acquire --wait bench"),
+            ("run --wait 5s bench -- x --wait 5s", "run --wait=5s bench -- x --wait 5s"),
+            ("drain --wait 5s", "drain --wait 5s"),
+            ("shell bench --wait --for 2h", "shell bench --wait --for 2h"),
+        ] {
+            let words = with_times(typed.split(' ').map(OsString::from));
+            assert_eq!(words.join(std::ffi::OsStr::new(" ")), read);
         }
     }
 

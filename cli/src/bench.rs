@@ -114,6 +114,8 @@ impl Bench {
             }
         }
         sides.client.close().await;
+        sides.bus_peer.end().await;
+        sides.floor_peer.end().await;
         Ok(rows)
     }
 }

@@ -21,7 +21,18 @@ pub(crate) struct HeldLeases {
 }
 
 impl HeldLeases {
-    pub(crate) fn new(leases: Vec<(Address, u64)>) -> Self {
+    /// These, and those that were taken after them.
+    pub(crate) fn and(mut self, later: &[(Address, u64)]) -> Self {
+        self.leases.extend_from_slice(later);
+        self
+    }
+
+    /// The places that are leased as a whole.
+    pub(crate) fn places(&self) -> &[PlaceName] {
+        &self.places
+    }
+
+    fn new(leases: Vec<(Address, u64)>) -> Self {
         Self { leases, places: Vec::new() }
     }
 
@@ -73,8 +84,9 @@ mod tests {
     fn a_driver_is_used_under_the_lease_of_the_deepest_subtree_around_it() {
         let held = HeldLeases::read("bench=5,bench/board-a=6,nonsense,other=x");
         assert_eq!(held.to_string(), "bench=5,bench/board-a=6");
+        let held = held.and(&[("bench/board-a".parse().unwrap(), 7)]);
         let epoch = |address: &str| held.epoch_at(&address.parse().unwrap());
-        assert_eq!(epoch("bench/board-a/serial"), Some(6));
+        assert_eq!(epoch("bench/board-a/serial"), Some(7), "the later one");
         assert_eq!(epoch("bench/board-b"), Some(5));
         assert_eq!(epoch("bench2/board-a"), None);
     }

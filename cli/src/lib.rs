@@ -26,6 +26,7 @@ mod demo;
 mod desk;
 mod fanout;
 mod held;
+mod hook;
 mod interrupt;
 mod lending;
 
@@ -39,6 +40,7 @@ mod session;
 mod ssh;
 mod systemd;
 mod table;
+mod tail;
 mod tether;
 mod told;
 mod wanted;

@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 use crate::{
     advice::{self, CliError},
-    args::{self, Global, Top},
+    args::{self, Global, Top, with_times},
     bench,
     cmd::{Command, Role},
     interrupt::Interrupt,
@@ -44,7 +44,7 @@ impl Cli {
         if let Some(ended) = bench::bare_call_asked_for() {
             return ended;
         }
-        let Top { global, command } = match Top::try_parse() {
+        let Top { global, command } = match Top::try_parse_from(with_times(std::env::args_os())) {
             Ok(top) => top,
             Err(error) => return misused(&error),
         };

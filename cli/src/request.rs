@@ -1,8 +1,8 @@
 //! What is asked of a driver: which one, which method, with which words.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use bus_schema::{Address, Target, Value};
+use bus_schema::{Address, Kind, Target, Value, refuse_method};
 use bytes::Bytes;
 use runtime::{CallError, Client, DriverRef, Found, StreamError};
 use tokio::time::timeout;
@@ -110,6 +110,15 @@ impl Asked {
     /// an admin has put another driver into the role since, nobody meant that one.
     async fn settle(&self, client: &Client) -> Result<Target, CliError> {
         let target = client.settle(&self.target).await?;
+        if let (Target::Address(address), Some(only)) = (&target, client.is_hook_of())
+            && address.exporter != *only
+        {
+            let text = format!(
+                "a hook of {only} uses drivers of {only}, and {address} is none: say who you are, \
+                 with --as and credentials"
+            );
+            return Err(CliError::Usage(text));
+        }
         if let (Target::Place(of), Target::Address(address)) = (&self.target, &target)
             && HeldLeases::of_environment().lacks(&of.place, address)
         {
@@ -142,6 +151,28 @@ impl Asked {
             None => driver,
         }
     }
+}
+
+/// Whether the driver has one of these streams: a port that no connection could use is not opened.
+/// Nothing is known of a driver that the registry has not heard of yet.
+pub(crate) async fn has_one_of(
+    client: &Client,
+    found: &Found,
+    methods: &[&str],
+) -> Result<(), CliError> {
+    let interfaces = client.registry().interfaces(&found.record, &found.exporter).await?;
+    let interfaces: Vec<_> = interfaces.into_iter().map(Arc::new).collect();
+    let is_stream = |name: &&str| {
+        let known = interfaces.iter().find_map(|interface| interface.method(name));
+        known.is_some_and(|method| method.kind == Kind::Stream)
+    };
+    if interfaces.is_empty() || methods.iter().any(is_stream) {
+        return Ok(());
+    }
+    let method = methods.last().copied().unwrap_or_default();
+    let refusal = refuse_method(&interfaces, method, Kind::Stream);
+    let address = found.address().map_or_else(|_| found.record.id.to_string(), |of| of.to_string());
+    Err(CallError::Refused { address, refusal }.into())
 }
 
 /// Whether the registry has nothing of an exporter that answers: it is a hint and may lag.

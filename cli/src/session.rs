@@ -10,6 +10,7 @@ use crate::{
     advice::CliError,
     args::{Global, variable},
     desk,
+    hook::Hook,
     output::Output,
 };
 
@@ -57,6 +58,13 @@ impl Session {
     pub(crate) async fn client(&self) -> Result<&Client, CliError> {
         let connect = async || {
             let settings = self.settings()?;
+            // Whoever says who they are, in a hook, is that.
+            if let (Some(Hook { exporter, id }), None) =
+                (Hook::of_environment(), self.global.asked_for())
+            {
+                let root = self.root();
+                return Ok(Client::connect_as_hook(settings, root, exporter, id).await?);
+            }
             let name = self.client_name(&settings)?;
             Ok(Client::connect(settings, self.root(), name).await?)
         };

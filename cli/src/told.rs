@@ -17,6 +17,11 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+/// A span of time that somebody typed.
+pub(crate) fn time(typed: &str) -> Result<Duration, String> {
+    humantime::parse_duration(typed).map_err(|_| "expected a time: 10s, 2m, 1h30m".to_owned())
+}
+
 /// `2h` ago, a moment, or `now`.
 pub(crate) fn since(typed: &str) -> Result<Since, String> {
     if typed == "now" {
@@ -36,7 +41,7 @@ pub(crate) fn keep(typed: &str, usual: Keep) -> Result<Keep, String> {
         Some((age, bytes)) => (age, Some(bytes)),
         None => (typed, None),
     };
-    let age = humantime::parse_duration(age.trim()).map_err(|error| error.to_string())?;
+    let age = time(age.trim())?;
     let bytes = bytes.map_or(Ok(usual.bytes), |typed| size(typed.trim()))?;
     match age < Duration::from_secs(1) || bytes < 1 << 20 {
         true => Err("keep at least 1s, and 1MiB".to_owned()),

@@ -9,9 +9,9 @@ use bus_schema::{
     Address, Board, ExporterName, LeaseTarget, PlaceName, Selector, Target, UnitState,
     limits::LEASE_MATCHES_MAX,
 };
-use runtime::{Client, Found, Lease, LeaseRequest};
+use runtime::{Client, Found, Lease, LeaseRequest, OnWait, Waiting};
 
-use crate::{advice::CliError, request::not_found, session::Session};
+use crate::{advice::CliError, request::not_found, session::Session, told};
 
 /// `--wait` without a time.
 const LONG: Duration = Duration::from_secs(24 * 3600);
@@ -28,16 +28,16 @@ pub(crate) struct Wanted {
     #[arg(short = 'l', long, conflicts_with = "set")]
     selector: Option<Selector>,
     /// So many of them; all or none.
-    #[arg(long, requires = "selector", value_name = "N", default_value_t = 1)]
+    #[arg(long, requires = "selector", conflicts_with_all = ["address", "set"], value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
     /// All of these boards or none: addresses and places with commas between.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     set: Vec<LeaseTarget>,
     /// How long at most: `2h`. Without it as the exporter says.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
     duration: Option<Duration>,
     /// Wait until it is free, for this long at most; a day without a time.
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "1day", value_parser = told::time)]
     wait: Option<Duration>,
     /// Before others who wait: higher is sooner.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -54,7 +54,9 @@ impl Wanted {
         let client = session.client().await?;
         let wait = self.wait.unwrap_or_default().min(LONG * 31);
         let (duration, priority) = (self.duration, self.priority);
-        let request = LeaseRequest { duration, wait, priority, detached, place: None };
+        let out = session.out;
+        let on_wait = OnWait::new(move |waiting| out.note(line(waiting)));
+        let request = LeaseRequest { duration, wait, priority, detached, place: None, on_wait };
         if let Some(LeaseTarget::Place(place)) = &self.address {
             return Ok(client.lease_place(place, &request).await?.into_leases());
         }
@@ -90,6 +92,31 @@ impl Wanted {
             }
         }
         Ok(all)
+    }
+}
+
+/// How one waits, for people.
+fn line(waiting: &Waiting) -> String {
+    let Waiting { address, before, holder, left } = waiting;
+    let holder = match (holder, left) {
+        (Some(holder), Some(left)) => {
+            let left = humantime::format_duration(Duration::from_secs(left.as_secs()));
+            format!("; {holder} has it for another {left} at most")
+        }
+        _ => String::new(),
+    };
+    let before = match before {
+        0 => String::new(),
+        before => format!("; {before} before this one"),
+    };
+    format!("waiting for {address}{holder}{before}")
+}
+
+/// A time that something is wanted for.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    match told::time(text)? {
+        time if time.as_millis() == 0 => Err("nothing lasts no time at all: try 30m".to_owned()),
+        time => Ok(time),
     }
 }
 

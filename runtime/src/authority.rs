@@ -16,12 +16,14 @@
 mod certificate;
 mod claims;
 mod creds;
+mod fresh;
 mod jwt;
 mod private;
 mod push;
 mod server_config;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::{
     collections::BTreeMap,
@@ -36,180 +38,18 @@ use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::creds::{jwt_of, render};
-use self::private::Others;
 pub use self::{
     creds::Identity,
+    fresh::{AuthorityPlan, GivenCertificate},
     jwt::{Claims, JwtError},
     push::Pushed,
+    user::{NewUser, User},
 };
-
-/// What an authority is made of.
-#[derive(Clone, Debug)]
-pub struct AuthorityPlan {
-    /// The fleet's name.
-    pub name: String,
-    /// The first token of all subjects.
-    pub root: Root,
-    /// Names and addresses that the broker is reached by; the first is what people are told.
-    pub hosts: Vec<String>,
-    /// Its port.
-    pub port: u16,
-    /// Where the broker's files will lie on its host; by default `broker` of the authority.
-    pub broker_dir: Option<PathBuf>,
-    /// Where the broker will keep its data; by default `data` of its files.
-    pub data_dir: Option<PathBuf>,
-    /// Bytes that JetStream may store.
-    pub storage: u64,
-    /// The broker's certificate; without one, one is made.
-    pub certificate: Option<GivenCertificate>,
-}
-
-/// A certificate that somebody else issued, in PEM.
-#[derive(Clone, Debug)]
-pub struct GivenCertificate {
-    /// The certificate, with those between it and its authority.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Its authority, if clients do not trust it anyway.
-    pub ca: Option<PathBuf>,
-}
-
-/// Why an authority did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// There is one already.
-    #[error("{} is there already, and nothing is written over it", dir.display())]
-    Exists {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// There is none.
-    #[error("there is no authority in {}", dir.display())]
-    Missing {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// Another program is changing it.
-    #[error("another jmp-bus is changing the authority in {}", dir.display())]
-    Locked {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// A file could not be read or written.
-    #[error("cannot use {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file is not what it should be. Its text is not shown: it may be a secret.
-    #[error("{} is damaged: {why}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// A name that cannot be.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// A name that every exporter uses when it starts.
-    #[error(
-        "no {role} may be named {CLAIMANT:?}: exporters ask by that name whether theirs is taken"
-    )]
-    Reserved {
-        /// Of what.
-        role: Role,
-    },
-    /// Somebody has the name.
-    #[error("there is {role} {name} already, with credentials issued on {}", date(*issued))]
-    Taken {
-        /// What it is.
-        role: Role,
-        /// Its name.
-        name: String,
-        /// Since when.
-        issued: u64,
-    },
-    /// Nobody has the name.
-    #[error("nobody here is named {name}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// Who there is.
-        known: Vec<String>,
-    },
-    /// A name is that of an exporter and of somebody else, for instance.
-    #[error("{name} is the name of {one} and of {other}")]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// Of what.
-        one: Role,
-        /// Of what else.
-        other: Role,
-    },
-    /// A certificate could not be made.
-    #[error("cannot make a certificate for {hosts}: {why}")]
-    Certificate {
-        /// For whom.
-        hosts: String,
-        /// Why not.
-        why: String,
-    },
-    /// The broker.
-    #[error(transparent)]
-    Bus(#[from] crate::BusError),
-    /// The broker did not take a JWT.
-    #[error("the broker did not take the account's JWT: {why}")]
-    NotTaken {
-        /// What it says.
-        why: String,
-    },
-}
-
-/// Somebody who has credentials, or had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// The name.
-    pub name: String,
-    /// The role.
-    #[serde(with = "role_word")]
-    pub role: Role,
-    /// Public key.
-    pub nkey: String,
-    /// Since when, in seconds since 1970.
-    pub issued: u64,
-    /// Until when.
-    pub expires: Option<u64>,
-    /// Since when not any more.
-    pub revoked: Option<u64>,
-}
-
-impl User {
-    /// Whether it can use the broker by this host's clock.
-    pub fn is_valid(&self) -> bool {
-        self.revoked.is_none() && self.expires.is_none_or(|expires| expires > now())
-    }
-}
-
-/// What `authority.json` says. There is no secret in it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    version: u32,
-    name: String,
-    root: Root,
-    server: String,
-    hosts: Vec<String>,
-    broker_dir: PathBuf,
-    operator: String,
-    system: String,
-    account: String,
-    users: Vec<User>,
-}
+use self::{
+    fresh::{New, write_seed},
+    private::Others,
+    user::{class, date, key_of},
+};
 
 /// The authority in one directory. Nobody else changes it while this lives.
 #[derive(Debug)]
@@ -479,19 +319,115 @@ impl Authority {
     }
 }
 
-/// A user to be.
-#[derive(Clone, Copy, Debug)]
-pub struct NewUser<'a> {
-    /// What it will be.
-    pub role: Role,
-    /// Its name.
-    pub name: &'a str,
-    /// For how long; for ever by default.
-    pub lasts: Option<Duration>,
-    /// Whether the name may have another key already.
-    pub again: bool,
-    /// Where its credentials go.
-    pub file: &'a Path,
+/// What `authority.json` says. There is no secret in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    name: String,
+    root: Root,
+    server: String,
+    hosts: Vec<String>,
+    broker_dir: PathBuf,
+    operator: String,
+    system: String,
+    account: String,
+    users: Vec<User>,
+}
+
+/// Why an authority did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// There is one already.
+    #[error("{} is there already, and nothing is written over it", dir.display())]
+    Exists {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// There is none.
+    #[error("there is no authority in {}", dir.display())]
+    Missing {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// Another program is changing it.
+    #[error("another jmp-bus is changing the authority in {}", dir.display())]
+    Locked {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not what it should be. Its text is not shown: it may be a secret.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A name that cannot be.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A name that every exporter uses when it starts.
+    #[error(
+        "no {role} may be named {CLAIMANT:?}: exporters ask by that name whether theirs is taken"
+    )]
+    Reserved {
+        /// Of what.
+        role: Role,
+    },
+    /// Somebody has the name.
+    #[error("there is {role} {name} already, with credentials issued on {}", date(*issued))]
+    Taken {
+        /// What it is.
+        role: Role,
+        /// Its name.
+        name: String,
+        /// Since when.
+        issued: u64,
+    },
+    /// Nobody has the name.
+    #[error("nobody here is named {name}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Who there is.
+        known: Vec<String>,
+    },
+    /// A name is that of an exporter and of somebody else, for instance.
+    #[error("{name} is the name of {one} and of {other}")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Of what.
+        one: Role,
+        /// Of what else.
+        other: Role,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate for {hosts}: {why}")]
+    Certificate {
+        /// For whom.
+        hosts: String,
+        /// Why not.
+        why: String,
+    },
+    /// The broker.
+    #[error(transparent)]
+    Bus(#[from] crate::BusError),
+    /// The broker did not take a JWT.
+    #[error("the broker did not take the account's JWT: {why}")]
+    NotTaken {
+        /// What it says.
+        why: String,
+    },
 }
 
 const RECORD: &str = "authority.json";
@@ -505,122 +441,6 @@ const ACCOUNT_JWT: &str = "jwt/account.jwt";
 
 /// Longer than any command of `jmp-bus admin` takes, and enough for clocks that differ.
 const PASSING: Duration = Duration::from_secs(600);
-
-/// Roles whose names are tokens at the same place: there a name is one user's. An exporter, a
-/// leaf and a person may share one.
-fn class(role: Role) -> u8 {
-    match role {
-        Role::Client | Role::Observer | Role::Admin => 0,
-        Role::Exporter => 1,
-        Role::Leaf => 2,
-    }
-}
-
-fn key_of(role: Role) -> String {
-    format!("keys/role-{role}.nk")
-}
-
-/// An authority that is being made.
-struct New<'a> {
-    dir: &'a Path,
-    plan: &'a AuthorityPlan,
-}
-
-impl New<'_> {
-    fn certificates(&self) -> Result<(), AuthorityError> {
-        let Self { dir, plan } = self;
-        let write = |name: &str, text: &str, others| {
-            let file = dir.join(name);
-            private::write_new(&file, text, others).map_err(at(&file))
-        };
-        if let Some(given) = &plan.certificate {
-            write("broker/tls/server.pem", &read(&given.certificate)?, Others::Read)?;
-            write("broker/tls/server.key", &read(&given.key)?, Others::Nothing)?;
-            if let Some(ca) = &given.ca {
-                write(CA, &read(ca)?, Others::Read)?;
-            }
-            return Ok(());
-        }
-        let failed = |error: rcgen::Error| AuthorityError::Certificate {
-            hosts: plan.hosts.join(", "),
-            why: error.to_string(),
-        };
-        let ca = certificate::authority(&plan.name).map_err(failed)?;
-        let broker = certificate::of_broker(&plan.hosts, &plan.name, &ca.key).map_err(failed)?;
-        write(CA_KEY, &ca.key, Others::Nothing)?;
-        write(CA, &ca.certificate, Others::Read)?;
-        write("broker/tls/server.pem", &broker.certificate, Others::Read)?;
-        write("broker/tls/ca.pem", &ca.certificate, Others::Read)?;
-        write("broker/tls/server.key", &broker.key, Others::Nothing)
-    }
-
-    fn keys_and_jwts(&self) -> Result<Record, AuthorityError> {
-        let Self { dir, plan } = self;
-        let new_key = |name: &str, key: KeyPair| {
-            write_seed(&dir.join(name), &key)?;
-            Ok::<_, AuthorityError>(key)
-        };
-        let operator = new_key("keys/operator.nk", KeyPair::new_operator())?;
-        let signing = new_key(OPERATOR_SIGNING, KeyPair::new_operator())?;
-        let system = new_key("keys/system.nk", KeyPair::new_account())?;
-        let system_signing = new_key(SYSTEM_SIGNING, KeyPair::new_account())?;
-        let account = new_key("keys/account.nk", KeyPair::new_account())?;
-        let roles = Role::ALL
-            .iter()
-            .map(|role| Ok((*role, new_key(&key_of(*role), KeyPair::new_account())?)));
-        let roles: BTreeMap<_, _> = roles.collect::<Result<_, AuthorityError>>()?;
-
-        let operator_jwt =
-            claims::operator(&plan.name, &operator, &signing, &system).sign(&operator);
-        let system_jwt = claims::system_account(&system, &system_signing).sign(&signing);
-        let account_jwt =
-            claims::account(&account, &plan.root, plan.storage, &roles).sign(&signing);
-        let broker_dir = plan.broker_dir.clone().unwrap_or_else(|| dir.join("broker"));
-        let data = plan.data_dir.clone().unwrap_or_else(|| broker_dir.join("data"));
-        let broker = server_config::Broker {
-            dir: &broker_dir,
-            data: &data,
-            name: &plan.name,
-            port: plan.port,
-            storage: plan.storage,
-            operator_jwt: &operator_jwt,
-            accounts: [(&system.public_key(), &system_jwt), (&account.public_key(), &account_jwt)],
-        };
-        for (name, text) in [
-            (OPERATOR_JWT, &operator_jwt),
-            (SYSTEM_JWT, &system_jwt),
-            (ACCOUNT_JWT, &account_jwt),
-            ("broker/authority.conf", &broker.authority()),
-            ("broker/nats-server.conf", &broker.server()),
-        ] {
-            let file = dir.join(name);
-            private::write_new(&file, text, Others::Nothing).map_err(at(&file))?;
-        }
-        let host = plan.hosts.first().map_or("localhost", String::as_str);
-        Ok(Record {
-            version: 1,
-            name: plan.name.clone(),
-            root: plan.root.clone(),
-            server: format!("tls://{}:{}", bracketed(host), plan.port),
-            hosts: plan.hosts.clone(),
-            broker_dir,
-            operator: operator.public_key(),
-            system: system.public_key(),
-            account: account.public_key(),
-            users: Vec::new(),
-        })
-    }
-}
-
-/// An IPv6 address as URLs have it.
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
-fn write_seed(file: &Path, key: &KeyPair) -> Result<(), AuthorityError> {
-    let seed = key.seed().expect("a new key has its seed") + "\n";
-    private::write_new(file, &seed, Others::Nothing).map_err(at(file))
-}
 
 /// Adds revocations to an account's claims; those that are there stay.
 fn revoke_in(claims: &mut Claims, users: &[User]) {
@@ -655,25 +475,7 @@ fn damaged<E: ToString>(path: &Path) -> impl FnOnce(E) -> AuthorityError {
     move |why| AuthorityError::Damaged { path, why: why.to_string() }
 }
 
-fn date(seconds: u64) -> String {
-    let at = UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)));
-    humantime::format_rfc3339_seconds(at).to_string().chars().take(10).collect()
-}
-
 /// Seconds since 1970, as JWTs count.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-mod role_word {
-    use bus_schema::permission::Role;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(role: &Role, s: S) -> Result<S::Ok, S::Error> {
-        role.as_str().serialize(s)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Role, D::Error> {
-        String::deserialize(d)?.parse().map_err(de::Error::custom)
-    }
 }

@@ -462,6 +462,11 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
+    /// The variables by which another program of this host reaches the same broker in the same way.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        self.settings.variables()
+    }
+
     /// Opens the control connection.
     pub(crate) async fn connect(settings: crate::Settings, name: &str) -> Result<Self, BusError> {
         let control = settings.connect(&format!("{name} control")).await?;

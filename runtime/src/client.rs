@@ -13,9 +13,9 @@ mod parts;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bus_schema::{
-    Address, ClientName, DriverId, ExporterName, Root, Session, codec,
+    Address, ClientName, DriverId, ExporterName, HookId, Incarnation, Root, Session, codec,
     message::{Ping, Pong},
-    subject::{ExporterVerb, FromClient, Inbox, To},
+    subject::{CLAIMANT, ExporterVerb, FromClient, Inbox, To},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -30,7 +30,7 @@ pub use self::{
     driver::DriverRef,
     error::CallError,
     items::{ItemBytes, ItemStream},
-    lease::{Lease, LeaseError, LeaseRequest, PlaceLease},
+    lease::{Lease, LeaseError, LeaseRequest, OnWait, PlaceLease, Waiting},
     open::StartedCall,
 };
 use crate::{
@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) root: Root,
     pub(crate) name: ClientName,
     pub(crate) session: Session,
+    /// The exporter that it is a hook of: it hears no other.
+    pub(crate) only: Option<ExporterName>,
     pub(crate) inbox: Inbox,
     pub(crate) bus: Bus,
     pub(crate) calls: Calls,
@@ -72,9 +74,38 @@ impl Client {
         root: Root,
         name: ClientName,
     ) -> Result<Self, BusError> {
-        let bus = Bus::connect(settings, &format!("jmp-bus client {name}")).await?;
         let session = Session(random());
         let inbox = Inbox::of_client(&root, &name, session);
+        Self::open(settings, root, name, session, inbox, None).await
+    }
+
+    /// Connects as a process of a hook of `exporter`: see PROTOCOL.md §14.5. It may use the drivers of its own subtree, until the hook has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_as_hook(
+        settings: Settings,
+        root: Root,
+        exporter: ExporterName,
+        hook: HookId,
+    ) -> Result<Self, BusError> {
+        let own = u32::try_from(random() >> 32).expect("half of it");
+        let session = Session::of_hook(hook, own);
+        let name = CLAIMANT.parse().expect("a name");
+        let inbox = Inbox::of_exporter(&root, &exporter, Incarnation(session.0));
+        Self::open(settings, root, name, session, inbox, Some(exporter)).await
+    }
+
+    async fn open(
+        settings: Settings,
+        root: Root,
+        name: ClientName,
+        session: Session,
+        inbox: Inbox,
+        only: Option<ExporterName>,
+    ) -> Result<Self, BusError> {
+        let bus = Bus::connect(settings, &format!("jmp-bus client {name}")).await?;
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             calls: Calls::new(session),
@@ -88,6 +119,7 @@ impl Client {
             root,
             name,
             session,
+            only,
             inbox,
             bus,
             stop,
@@ -100,6 +132,11 @@ impl Client {
     /// Its name.
     pub fn name(&self) -> &ClientName {
         &self.0.name
+    }
+
+    /// The exporter that it is a hook of, if it is one.
+    pub fn is_hook_of(&self) -> Option<&ExporterName> {
+        self.0.only.as_ref()
     }
 
     /// The first token of its subjects.

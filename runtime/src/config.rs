@@ -184,9 +184,9 @@ fn top(
         warnings.add(namespace.at, trail.key("namespace"), text);
     }
     let name = name(&keys, metadata.as_ref(), problems);
-    let mut labels = keys.texts("labels", &Trail::TOP, problems);
+    let mut labels = keys.labels(&Trail::TOP, problems);
     if let Some(metadata) = &metadata {
-        labels.extend(metadata.texts("labels", &trail, problems));
+        labels.extend(metadata.labels(&trail, problems));
     }
     let description = keys.text("description", &Trail::TOP, problems).unwrap_or_default();
     let (leases, hooks) = lease::read(&keys, problems);

@@ -21,6 +21,7 @@ mod reload;
 mod request;
 mod service;
 mod slot;
+mod stats;
 mod supervisor;
 mod tree;
 mod turn;
@@ -196,6 +197,15 @@ pub struct Exporter {
     _stop_on_drop: tokio_util::sync::DropGuard,
 }
 
+/// Why an exporter has stopped by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Another one has its name.
+    Replaced,
+    /// A hook failed that is to stop it then ([`HookFailure::Exit`]): how.
+    Hook(String),
+}
+
 impl fmt::Debug for Exporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exporter").field("name", &self.core.name).finish_non_exhaustive()
@@ -301,9 +311,10 @@ impl Exporter {
         self.core.reloads.ask(by.to_owned()).await
     }
 
-    /// Resolves when the exporter has stopped by itself: another one has its name.
-    pub async fn stopped(&self) {
+    /// Resolves when the exporter has stopped by itself, with why.
+    pub async fn stopped(&self) -> Stopped {
         self.core.stop.cancelled().await;
+        self.core.stopped.get().cloned().unwrap_or(Stopped::Replaced)
     }
 
     /// Stops in the order that keeps promises: takes no new calls, lets running ones finish, makes

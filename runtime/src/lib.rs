@@ -46,7 +46,7 @@ pub use broker::{
 pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
-    PlaceLease, StartedCall,
+    OnWait, PlaceLease, StartedCall, Waiting,
 };
 pub use config::{
     BuildError, ChildrenRule, Config, ConfigErrors, DriverKind, Kind, Kinds, Problem, Site,
@@ -54,7 +54,7 @@ pub use config::{
 };
 pub use exporter::{
     AccessRule, ConfigSource, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure,
-    Hooks, LeaseRules, Metrics, ShutdownError, TurnGuard,
+    Hooks, LeaseRules, Metrics, ShutdownError, Stopped, TurnGuard,
 };
 pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};

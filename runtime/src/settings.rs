@@ -6,6 +6,7 @@ mod secret;
 mod server;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 use std::{
     fmt, io,

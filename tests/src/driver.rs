@@ -209,6 +209,17 @@ impl TestDriver {
         Ok(())
     }
 
+    /// Says goodbye and ends its half; then hears the other one to its end.
+    #[export]
+    async fn hear_out(&self, mut stream: ByteStream) -> Result<(), Fault> {
+        stream.write_all(b"bye").await?;
+        stream.shutdown().await?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await?;
+        self.events.note(format!("heard {}", heard.len()));
+        Ok(())
+    }
+
     /// Writes without end.
     #[export]
     async fn pour(&self, mut stream: ByteStream) -> Result<(), Fault> {

@@ -17,6 +17,7 @@ import uuid
 NAMESPACE = uuid.UUID("752c930c-66cf-59c8-b15b-4b79e52cd9f5")
 CALL, REPLY, ASK, TOLD, CANCEL, PING, PONG = 1, 2, 3, 4, 5, 6, 7
 OPEN, OPENED, DATA, ACK, RESET = 0x10, 0x11, 0x12, 0x13, 0x14
+LEASE_NEWS = 0x32
 CREDIT = 1 << 20
 
 
@@ -141,9 +142,11 @@ class Client:
         self.session = os.urandom(8).hex()
         self.counter = 0
         self.streams = {}  # by stream id, and by call counter
+        self.news = []  # of leases
         for sid, subject in enumerate([f"i.{name}.{self.session}.*", f"x.*.ctl.{name}.{self.session}.*",
                                        f"x.*.down.{name}.{self.session}.*",
-                                       f"x.*.out.{name}.{self.session}.*.*.*"]):
+                                       f"x.*.out.{name}.{self.session}.*.*.*",
+                                       f"x.*.lease.{name}.{self.session}"]):
             nats.subscribe(f"{self.base}.{subject}", sid + 1)
 
     def subject(self, verb, driver="_", last="_"):
@@ -152,19 +155,22 @@ class Client:
     def driver(self, path=""):
         return str(uuid.uuid5(NAMESPACE, self.exporter + ("/" + path if path else "")))
 
-    def ask(self, subject, payload):
-        """One request, one answer: headers and payload."""
+    def ask(self, subject, payload, stored=False):
+        """One request, one answer: headers and payload. `stored` is asked of JetStream."""
         inbox = f"{self.base}.i.{self.name}.{self.session}.{os.urandom(8).hex()}"
         self.nats.publish(subject, payload, inbox)
         while True:
             subject, reply, headers, payload = self.nats.next()
-            if subject == inbox and "Nats-Stream" not in headers:
+            if subject == inbox and (stored or "Nats-Stream" not in headers):
                 return headers, payload
             self.dispatch(subject, reply, headers, payload)
 
     def dispatch(self, subject, reply, headers, payload):
         tokens = subject.split(".")
         if "Nats-Stream:" in headers or (reply or "").startswith("$JS.") or tokens[2] != "x":
+            return
+        if tokens[4] == "lease":
+            self.news.append(read(payload, LEASE_NEWS))
             return
         stream = self.streams.get(tokens[8] if tokens[4] == "out" else tokens[7])
         if stream is not None and tokens[3] == self.exporter:
@@ -183,9 +189,10 @@ class Client:
             return {"no-driver": None}, headers
         return read(payload, REPLY)["outcome"], headers
 
-    def open(self, driver, method, args):
-        stream = Stream(self)
-        body = {"id": self.next_id(), "stream": stream.id, "credit": CREDIT, "done_below": self.counter,
+    def open(self, driver, method, args, credit=CREDIT, still=False):
+        stream = Stream(self, credit=credit)
+        stream.still = still
+        body = {"id": self.next_id(), "stream": stream.id, "credit": credit, "done_below": self.counter,
                 "args": pack(args)}
         self.streams[stream.id] = self.streams[str(self.counter)] = stream
         request = message(OPEN, body)
@@ -201,16 +208,19 @@ class Client:
 
 
 class Stream:
-    def __init__(self, client):
-        self.client, self.id = client, client.session + os.urandom(8).hex()
+    def __init__(self, client, id=None, credit=CREDIT):
+        self.client, self.id = client, id or client.session + os.urandom(8).hex()
+        self.credit, self.granted, self.still = credit, credit, False
         self.ctl = client.subject("ctl", "_", self.id)
         self.received, self.end, self.reset = bytearray(), None, None
         self.limit, self.sent, self.acked, self.finished, self.item = 0, b"", 0, None, None
+        self.chunk = min(16384, credit // 2)
 
     def hear(self, raw):
         {DATA: self.on_data, ACK: self.on_ack, RESET: self.on_reset}[raw[1]](read(raw, raw[1]))
 
     def on_data(self, data):
+        assert data["at"] + len(data.get("data", b"")) <= self.granted, "more than was granted"
         if data["at"] > len(self.received):
             return self.ack(again=True)
         new = data.get("data", b"")[len(self.received) - data["at"]:]
@@ -233,7 +243,10 @@ class Stream:
         self.reset = reset
 
     def ack(self, again=False):
-        body = {"received": len(self.received), "limit": len(self.received) + CREDIT,
+        if self.still:
+            return
+        self.granted = max(self.granted, len(self.received) + self.credit)  # it never falls
+        body = {"received": len(self.received), "limit": self.granted,
                 "ended": self.end is not None, "again": again}
         if self.acked < len(self.sent):
             body["sent"] = len(self.sent)
@@ -244,8 +257,10 @@ class Stream:
     def publish(self, at):
         up = self.client.subject("up", "_", self.id)
         while at < len(self.sent):
-            chunk = self.sent[at:at + 16384]
-            assert at + len(chunk) <= self.limit, "no credit for it"
+            chunk = self.sent[at:at + self.chunk]
+            self.wait(lambda: at + len(chunk) <= self.limit)
+            if self.reset is not None:
+                return
             self.client.nats.publish(up, message(DATA, {"at": at, "data": chunk}))
             at += len(chunk)
         if self.finished:
@@ -330,7 +345,7 @@ def main(server, token, root, exporter):
     items, end = stream.items()
     assert items == [1, 2] and end["fault"]["kind"] == "io", (items, end)
 
-    stream = client.open(driver, "reflect", [])
+    stream = client.open(driver, "part", [])
     sent = os.urandom(100_000)
     stream.write(sent)
     outcome, _ = client.call(driver, "echo", ["meanwhile"])  # a stream outlives done_below

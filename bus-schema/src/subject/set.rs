@@ -1,10 +1,10 @@
 //! Sets of subjects: what a permission of the broker names.
 
-use super::{EXPORTER_ITSELF, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
+use super::{DriverVerb, ExporterVerb, FromAdmin, FromExporter, Inbox, Streams, VERSION};
 use crate::Root;
 
-/// The client that an exporter is when it asks whether its name is taken. Nobody else may have
-/// this name.
+/// The client that an exporter is to itself: when it asks whether its name is taken, and in its
+/// hooks. Nobody else may have this name.
 pub const CLAIMANT: &str = "exporter";
 
 /// A set of subjects, or of JetStream's requests. Some have the name of whoever is permitted in
@@ -17,10 +17,26 @@ pub enum SubjectSet {
     OfClientAsAdmin,
     /// The question of C whether an exporter is there.
     OfClientPing,
+    /// The wish of C to read along at a console.
+    OfClientWatch,
+    /// The wish of C to read what a console said.
+    OfClientCapture,
+    /// The question of C how far back that reaches.
+    OfClientCaptureInfo,
+    /// What C says of streams that it has opened, whichever they are: by its control …
+    OfClientCtl,
+    /// … by its data …
+    OfClientUp,
+    /// … by asking about them …
+    OfClientAsk,
+    /// … and by cancelling them.
+    OfClientCancel,
     /// All that anybody says to exporter E.
     ToExporter,
-    /// The question whether there is an exporter E, by one that wants to be it.
-    Claim,
+    /// What exporter E says to itself: whether its name is taken, and what its hooks want.
+    Itself,
+    /// What exporter E answers itself.
+    ToItself,
     /// All that exporter E says.
     OfExporter,
     /// All that any exporter says.
@@ -90,11 +106,18 @@ impl SubjectSet {
             Self::OfClient => under(format!("c.{name}.>")),
             Self::OfClientAsAdmin => under(format!("c.{name}.admin.>")),
             Self::OfClientPing => under(format!("c.{name}.{}.>", ExporterVerb::Ping)),
-            Self::ToExporter => under(format!("c.*.*.{name}.>")),
-            Self::Claim => {
-                let (verb, itself) = (ExporterVerb::Ping, EXPORTER_ITSELF);
-                under(format!("c.{CLAIMANT}.{verb}.{name}.{itself}.{itself}"))
+            Self::OfClientWatch => under(format!("c.{name}.{}.*.*.watch", DriverVerb::Open)),
+            Self::OfClientCapture => under(format!("c.{name}.{}.*.*.capture", DriverVerb::Open)),
+            Self::OfClientCaptureInfo => {
+                under(format!("c.{name}.{}.*.*.capture_info", DriverVerb::Call))
             }
+            Self::OfClientCtl => under(format!("c.{name}.{}.>", ExporterVerb::Ctl)),
+            Self::OfClientUp => under(format!("c.{name}.{}.>", ExporterVerb::Up)),
+            Self::OfClientAsk => under(format!("c.{name}.{}.>", ExporterVerb::Ask)),
+            Self::OfClientCancel => under(format!("c.{name}.{}.>", ExporterVerb::Cancel)),
+            Self::ToExporter => under(format!("c.*.*.{name}.>")),
+            Self::Itself => under(format!("c.{CLAIMANT}.*.{name}.>")),
+            Self::ToItself => under(format!("x.{name}.*.{CLAIMANT}.>")),
             Self::OfExporter => under(format!("x.{name}.>")),
             Self::OfExporters => under("x.>".to_owned()),
             Self::CtlTo => under(format!("x.*.ctl.{name}.>")),

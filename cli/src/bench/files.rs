@@ -8,7 +8,7 @@ use runtime::{Lend, Put};
 
 use super::{
     Sides,
-    peer::{disk_path, fetch_subject, part_subject},
+    peer::{fetch_subject, part_subject},
     row::{Round, Row, Target, measure},
     streams::mib_per_second,
 };
@@ -59,8 +59,8 @@ pub(crate) async fn flash(sides: &Sides) -> anyhow::Result<Row> {
 }
 
 /// The medium that the exporter writes to.
-pub(crate) fn medium(root: &bus_schema::Root) -> std::io::Result<MediumConfig> {
-    let path = disk_path(root);
+pub(crate) fn medium(dir: &std::path::Path) -> std::io::Result<MediumConfig> {
+    let path = dir.join("disk");
     std::fs::write(&path, b"")?;
     Ok(MediumConfig { path, size: None })
 }

@@ -53,11 +53,6 @@ pub(crate) fn part_subject(root: &Root, at: usize) -> String {
     bus_schema::subject::Stored::all(root).replace('>', &format!("floor.{at}"))
 }
 
-/// What is flashed.
-pub(crate) fn disk_path(root: &Root) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("jmp-bus-bench-{root}.disk"))
-}
-
 /// The driver that is called.
 pub(crate) struct BenchDriver;
 
@@ -120,7 +115,6 @@ pub async fn serve_as(
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let mut exporters = Vec::new();
-    let disk_path = disk_path(&root);
     let mut tasks = tokio::task::JoinSet::new();
     let mut state = None;
     match kind {
@@ -136,13 +130,13 @@ pub async fn serve_as(
             tasks.spawn(produce(bare, orders, root));
         }
         PeerKind::Bus => {
-            let disk = actors::FileStorage::new(super::files::medium(&root)?)?;
+            // Gone with this process, or with the next bench if this one is killed.
+            let dir = state.insert(runtime::ScratchDir::new("bench")?).path().to_owned();
+            let disk = actors::FileStorage::new(super::files::medium(&dir)?)?;
             let node = Node::of("bench", BenchDriver).with_child("disk", Node::of("storage", disk));
             let config = ExporterConfig::new("bench-bus".parse()?, node);
             // Leases are written down, as they are wherever boards are served.
-            state = Some(tempfile::tempdir()?);
-            let state_dir = state.as_ref().map(|dir| dir.path().to_owned());
-            let config = ExporterConfig { root, state_dir, ..config };
+            let config = ExporterConfig { root, state_dir: Some(dir), ..config };
             exporters.push(Exporter::start(config, settings).await?);
         }
         PeerKind::FloorIdle => {
@@ -174,9 +168,6 @@ pub async fn serve_as(
     }
     ready();
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
-    if kind == PeerKind::Bus {
-        let _ = std::fs::remove_file(disk_path); // nothing was flashed, then
-    }
     drop(state); // it was there as long as its exporter
     Ok(())
 }

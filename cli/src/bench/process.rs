@@ -81,6 +81,13 @@ impl Peer {
         Ok(Self { process, fresh_memory })
     }
 
+    /// Lets it end, and clean up; one that does not is killed.
+    pub(crate) async fn end(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        drop(self.process.stdin.take());
+        let _ = tokio::time::timeout(PATIENCE, self.process.wait()).await;
+    }
+
     /// CPU time that the peer has spent.
     fn cpu(&self) -> Duration {
         self.process.id().map_or(Duration::ZERO, |pid| cpu_of(&pid.to_string(), OWN))

@@ -8,6 +8,7 @@ use crate::{
     advice::CliError,
     output::Output,
     session::Session,
+    tail,
     told::{moment, printable, since},
 };
 
@@ -31,23 +32,12 @@ impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         let client = session.client().await?;
         let (exporter, since) = (self.exporter.as_ref(), self.since.unwrap_or(Since::Ever));
-        let mut tail = match self.follow {
+        let tail = match self.follow {
             true => client.follow_events(exporter, since).await?,
             false => client.events(exporter, since),
         };
-        let printing = async {
-            loop {
-                match tail.next().await {
-                    Ok(Some(said)) => show(session.out, said).await?,
-                    Ok(None) => return Ok(()),
-                    Err(error @ runtime::BusError::Unfit(_)) if self.follow => {
-                        session.out.note(error);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        session.out.while_read(printing).await
+        let out = session.out;
+        tail::print(tail, self.follow, out, async |said| show(out, said).await).await
     }
 }
 

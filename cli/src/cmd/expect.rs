@@ -38,7 +38,7 @@ pub(crate) struct Cmd {
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// How long each pattern may take to come, unless the script says so.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::told::time)]
     timeout: Duration,
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Cmd {
     #[arg(long, requires = "selector", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Give up on a board after this time: `10m`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::request::deadline)]
     deadline: Option<Duration>,
 }
 

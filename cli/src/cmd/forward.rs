@@ -1,15 +1,13 @@
 //! `jmp-bus forward`: a local port that is a stream of a driver.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use actors::{Portforward, StreamMethod};
-use bus_schema::{Kind, refuse_method};
-use runtime::{CallError, Client, Found};
 use serde_json::json;
 
 use crate::{
     advice::CliError,
-    request::{Asked, words},
+    request::{Asked, has_one_of, words},
     session::Session,
 };
 
@@ -43,24 +41,6 @@ fn port(typed: &str) -> Result<String, String> {
         Some(Ok(_)) => Ok(typed.to_owned()),
         _ => Err("a port is a number up to 65535: write 9080, or 127.0.0.1:9080".to_owned()),
     }
-}
-
-/// A port that no connection could use is not opened: the driver has to have one of these streams.
-/// Nothing is known of a driver that the registry has not heard of yet.
-async fn has_one_of(client: &Client, found: &Found, methods: &[&str]) -> Result<(), CliError> {
-    let interfaces = client.registry().interfaces(&found.record, &found.exporter).await?;
-    let interfaces: Vec<_> = interfaces.into_iter().map(Arc::new).collect();
-    let is_stream = |name: &&str| {
-        let known = interfaces.iter().find_map(|interface| interface.method(name));
-        known.is_some_and(|method| method.kind == Kind::Stream)
-    };
-    if interfaces.is_empty() || methods.iter().any(is_stream) {
-        return Ok(());
-    }
-    let method = methods.last().copied().unwrap_or_default();
-    let refusal = refuse_method(&interfaces, method, Kind::Stream);
-    let address = found.address().map_or_else(|_| found.record.id.to_string(), |of| of.to_string());
-    Err(CallError::Refused { address, refusal }.into())
 }
 
 impl Cmd {

@@ -9,6 +9,7 @@ use crate::{
     output::Output,
     request::not_found,
     session::Session,
+    tail,
     told::{moment, printable, since},
 };
 
@@ -41,24 +42,13 @@ impl Cmd {
         let client = session.client().await?;
         let (exporter, path) = self.of(client).await?;
         let since = self.since.unwrap_or(Since::Ever);
-        let mut tail = match self.follow {
+        let tail = match self.follow {
             true => client.follow_logs(exporter.as_ref(), None, since).await?,
             false => client.logs(exporter.as_ref(), None, since),
         };
         let shown = Shown { out: session.out, level: self.level, below: path.to_string() };
-        let printing = async {
-            loop {
-                match tail.next().await {
-                    Ok(Some(said)) => shown.show(said).await?,
-                    Ok(None) => return Ok(()),
-                    Err(error @ runtime::BusError::Unfit(_)) if self.follow => {
-                        session.out.note(error);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        session.out.while_read(printing).await
+        let show = async |said| shown.show(said).await;
+        tail::print(tail, self.follow, session.out, show).await
     }
 
     /// Whose logs. A driver has to be there, or to have been: a typing error would show nothing.

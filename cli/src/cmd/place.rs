@@ -49,7 +49,7 @@ impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
         match self.action {
             Action::Apply { file } => {
-                let places = read_places(&file)?;
+                let places = read_places(&file).map_err(CliError::Places)?;
                 apply(session, places).await
             }
             Action::List { selector } => list(session, selector).await,

@@ -156,14 +156,15 @@ async fn variables(
     held: &[(Address, u64)],
     places: &[PlaceName],
 ) -> Result<Vec<(&'static str, String)>, CliError> {
-    let leases = HeldLeases::new(held.to_vec()).to_string();
+    // What is held around this one is held inside, too.
+    let leases = HeldLeases::of_environment().and(held).to_string();
     let mut all = vec![
         (VARIABLE, leases),
         ("JMP_BUS_CLIENT", session.client().await?.name().to_string()),
         ("JMP_BUS_ROOT", session.root().to_string()),
     ];
-    // An outer command's places are not this one's.
-    let places: Vec<_> = places.iter().map(PlaceName::as_str).collect();
+    let outer = HeldLeases::of_environment().places().to_vec();
+    let places: Vec<_> = outer.iter().chain(places).map(PlaceName::as_str).collect();
     all.push((PLACES, places.join(",")));
     all.extend(session.global.broker_variables());
     Ok(all)

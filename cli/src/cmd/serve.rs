@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus_schema::{Root, permission::Role};
-use runtime::{Config, ConfigSource, Exporter, ExporterConfig, Kinds, Settings};
+use runtime::{Config, ConfigSource, Exporter, ExporterConfig, Kinds, Settings, Stopped};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -33,7 +33,7 @@ pub(crate) struct Cmd {
     /// The configuration.
     file: PathBuf,
     /// How long running calls may take to end when it is told to stop.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::told::time)]
     grace: Duration,
     /// Where it keeps what must outlast it.
     #[arg(long, value_name = "DIR")]
@@ -180,13 +180,13 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
     manager.ready(&format!("{name} serves {drivers} drivers"));
     let (alive, ends) = (manager.clone(), stop.clone());
     tasks.spawn(async move { ends.run_until_cancelled(alive.stay_alive()).await });
-    let replaced = tokio::select! {
+    let stopped = tokio::select! {
         signal = interrupt.next() => {
             tracing::info!(?signal, "told to stop: running calls may end");
-            false
+            None
         }
-        () = exporter.stopped() => true,
-        () = follow(&exporter, hang_up, session) => false,
+        why = exporter.stopped() => Some(why),
+        () = follow(&exporter, hang_up, session) => None,
     };
     manager.stopping();
     let stopping = exporter.shutdown(grace);
@@ -198,9 +198,10 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    match replaced {
-        true => Err(CliError::Replaced(name.to_string())),
-        false => Ok(()),
+    match stopped {
+        Some(Stopped::Replaced) => Err(CliError::Replaced(name.to_string())),
+        Some(Stopped::Hook(why)) => Err(CliError::HookFailed(why)),
+        None => Ok(()),
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) struct Cmd {
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
     /// How long it may take to be logged in.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::told::time)]
     timeout: Duration,
 }
 

@@ -6,7 +6,12 @@ use actors::{NovncAdapter, StreamMethod};
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::{advice::CliError, args::variable, request::Asked, session::Session};
+use crate::{
+    advice::CliError,
+    args::variable,
+    request::{Asked, has_one_of},
+    session::Session,
+};
 
 /// Show the board's screen in a browser.
 ///
@@ -29,7 +34,11 @@ pub(crate) struct Cmd {
 
 impl Cmd {
     pub(crate) async fn run(self, session: &Session) -> Result<(), CliError> {
-        let driver = self.asked.driver(session.client().await?).await?;
+        let client = session.client().await?;
+        let (driver, found) = self.asked.found(client).await?;
+        if let Some(found) = &found {
+            has_one_of(client, found, &[&self.method]).await?;
+        }
         let stream = StreamMethod::named(driver, &self.method);
         let title = self.asked.target.to_string();
         let mut page = stream.adapt(NovncAdapter { title, port: self.port }).await?;

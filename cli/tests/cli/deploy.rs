@@ -72,6 +72,20 @@ async fn the_annotated_configuration_is_valid() {
     let home = tempfile::tempdir().unwrap();
     let checked = run(program(&home).arg("check").arg(deploy().join("exporter.yaml"))).await.ok();
     assert!(checked.starts_with("ok: exporter bench-1"), "{checked}");
+    // What it shows in comments is, too.
+    let text = fs::read_to_string(deploy().join("exporter.yaml")).unwrap();
+    let shown = |line: &str| {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let is_yaml =
+            ["groups:", "access:", "hooks:", "  "].iter().any(|key| bare.starts_with(key));
+        let bare = if is_yaml { bare } else { line };
+        bare.replace("  # required", "  required").replace("  # subtrees", "  subtrees") + "\n"
+    };
+    let file = home.path().join("all.yaml");
+    fs::write(&file, text.lines().map(shown).collect::<String>()).unwrap();
+    assert!(fs::read_to_string(&file).unwrap().contains("\n  beforeLease:"));
+    let checked = run(program(&home).arg("check").arg(file)).await.ok();
+    assert!(checked.starts_with("ok: exporter bench-1"), "{checked}");
 }
 
 #[test]

@@ -308,7 +308,7 @@ impl Lab {
     }
 }
 
-fn relays(diary: &Diary) -> Node {
+pub(crate) fn relays(diary: &Diary) -> Node {
     let relay = |rack: &str| {
         let node = Node::of("test-relay", Relay(diary.clone())).with_label("rack", rack);
         Node { description: "switches a board".to_owned(), ..node }

@@ -16,8 +16,13 @@ async fn a_lease_outlives_its_command_and_turns_others_away() {
     let busy =
         lab.run(&["--as", "bob", "lease", "acquire", "local", "-o", "json"]).await.failed(22);
     assert!(busy.contains("\"holder\":\"cli\""), "{busy}");
-    let waits = ["--as", "bob", "lease", "acquire", "local", "--wait=200ms"];
-    assert!(lab.run(&waits).await.failed(22).contains("cli has it"));
+    let waits = ["--as", "bob", "lease", "acquire", "local", "--wait", "200ms"];
+    let waited = lab.run(&waits).await.failed(22);
+    assert!(waited.contains("cli has it\n"), "{waited}");
+    assert!(
+        waited.starts_with("jmp-bus: waiting for local; cli has it for another 1h"),
+        "{waited}"
+    );
 
     lab.run(&["lease", "allow", "local", "bob"]).await.ok();
     lab.run(&["--as", "bob", "call", "local/power", "on"]).await.ok();
@@ -170,7 +175,7 @@ async fn a_place_is_leased_as_a_whole_or_not_at_all() {
     assert!(wrong.contains("there is no place @rpy\nhint: did you mean @rpi?"), "{wrong}");
     let wrong = lab.run(&["lease", "acquire", "@away"]).await.failed(10);
     assert!(wrong.contains("@away/serial: no exporter nobody"), "{wrong}");
-    let wrong = lab.run(&["run", "@odd", "--", "true"]).await.failed(12);
+    let wrong = lab.run(&["run", "@odd", "--", "true"]).await.failed(10);
     assert!(wrong.contains("@odd/power: local/none refused: local has no driver"), "{wrong}");
     other.shutdown(std::time::Duration::from_secs(5)).await.unwrap();
     lab.end().await;
@@ -234,5 +239,47 @@ async fn what_is_left_of_a_lease_is_what_its_exporter_says_now() {
         tokio::task::yield_now().await;
     }
     assert!(left(&[]).await + 1500 <= first, "the record was written when the lease began");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_before_anything_is_held() {
+    let lab = Lab::start().await;
+    for nonsense in [
+        &["acquire", "local", "--for", "0s"][..],
+        &["acquire", "local", "--for", "soon"],
+        &["acquire", "-l", "rack=1", "--count", "0"],
+        &["acquire", "local", "--count", "2"],
+        &["acquire", "local", "--set", "local"],
+        &["acquire", "local", "--priority", "-1"],
+        &["acquire", "@"],
+        &["acquire", "--set", "local,"],
+        &["renew", "local"],
+        &["renew", "local", "--for", "0s"],
+        &["transfer", "local", "--to", "cli"],
+        &["transfer", "local", "--to", "*"],
+        &["kick", "local"],
+    ] {
+        lab.run(&[&["lease"], nonsense].concat()).await.failed(2);
+    }
+    for (refused, code) in [
+        (&["acquire", "local/none"][..], 10),
+        (&["acquire", "nobody"], 10),
+        (&["acquire", "-l", "rack=1", "--count", "2"], 10),
+        (&["acquire", "local", "--for", "1000d"], 12),
+        (&["acquire", "local", "--priority", "101"], 12),
+        (&["renew", "local", "--for", "1h"], 12),
+        (&["release", "local"], 12),
+        (&["allow", "local", "bob"], 12),
+        (&["kick", "local", "--reason", ""], 12),
+        (&["list", "nobody"], 10),
+    ] {
+        let args = [&["lease"], refused, &["-o", "json"]].concat();
+        let said: serde_json::Value =
+            serde_json::from_str(&lab.run(&args).await.failed(code)).unwrap();
+        assert_eq!((&said["exit_code"], &said["may_have_acted"]), (&code.into(), &false.into()));
+    }
+    let board = lab.run(&["lease", "list", "-o", "json"]).await.json();
+    assert_eq!((board[0]["state"].as_str(), board[0].get("lease")), (Some("free"), None));
     lab.end().await;
 }

@@ -25,6 +25,19 @@ async fn a_program_is_told_in_json_what_is_wrong_with_its_command_line() {
 }
 
 #[tokio::test]
+async fn a_time_that_is_none_is_told_with_some_that_are() {
+    let home = tempfile::tempdir().unwrap();
+    for args in [
+        &["serve", "x.yaml", "--grace", "abc"][..],
+        &["lease", "acquire", "x", "--for", "5 parsecs"],
+        &["flash", "x", "y", "--deadline", "0"],
+    ] {
+        let said = run(program(&home).args(args)).await.failed(2);
+        assert!(said.contains("10s, 2m, "), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_says_the_reason_behind_it() {
     let home = tempfile::tempdir().unwrap();
     let args = ["--creds", "/none/of/this", "list"];

@@ -10,6 +10,7 @@ mod deploy;
 mod expect;
 mod fanout;
 mod fleet;
+mod hook;
 mod lab;
 mod lease;
 mod lend;

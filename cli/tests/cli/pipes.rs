@@ -63,6 +63,8 @@ async fn a_port_that_no_connection_could_use_is_not_opened() {
         let said = lab.run(&["forward", "local/power", method, "--tcp", "0"]).await.failed(12);
         assert!(said.contains("local/power refused: "), "{said}");
     }
+    let screen = lab.run(&["vnc", "local/power", "--method", "on"]).await.failed(12);
+    assert!(screen.contains("on is a call"), "{screen}");
     for port in ["99999", "here", "127.0.0.1:-1"] {
         let said = lab.run(&["forward", "local/power", "--tcp", port]).await.failed(2);
         assert!(said.contains("a number up to 65535"), "{said}");

@@ -161,3 +161,18 @@ async fn a_command_that_does_not_exist_holds_nothing() {
     lab.run(&["--as", "bob", "lease", "acquire", "local", "--wait=5s"]).await.ok();
     lab.end().await;
 }
+
+#[tokio::test]
+async fn what_is_leased_around_a_run_is_held_inside_of_another() {
+    let lab = Lab::start().await;
+    let other = lab.exporter("other").await;
+    let ours = env!("CARGO_BIN_EXE_jmp-bus");
+    let inner =
+        format!("echo $JMP_BUS_LEASE; {ours} call local/power on; {ours} call other/power on");
+    let run = ["run", "local", "--", ours, "run", "other", "--", "sh", "-ec", &inner];
+    let said = lab.run(&run).await.ok();
+    let held: Vec<_> = said.trim().split(',').map(|lease| lease.split('=').next()).collect();
+    assert_eq!(held, [Some("local"), Some("other")], "{said}");
+    other.shutdown(GRACE).await.unwrap();
+    lab.end().await;
+}

@@ -161,6 +161,20 @@ async fn a_desk_that_is_killed_takes_its_broker_along_and_its_files_go_with_the_
 }
 
 #[tokio::test]
+async fn a_bench_is_one_object_and_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let tmp = home.path().join("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    let args = ["bench", "--rounds", "1", "--scale", "0.01", "call_latency", "-o", "json"];
+    let told = run(program(&home).env("TMPDIR", &tmp).args(args)).await.json();
+    let row = &told["call_latency"];
+    assert!(row["floor"].as_f64().is_some_and(|floor| floor > 0.0), "{told}");
+    assert!(row["jmp_bus"].is_number() && row["ratio"].is_number(), "{told}");
+    assert_eq!(row["unit"], "us");
+    assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn what_a_served_exporter_says_is_on_the_bus() {
     let lab = Lab::start().await;
     let file = exporter_yaml(&lab, GOOD);

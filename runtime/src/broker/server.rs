@@ -184,7 +184,10 @@ pub(super) async fn usable(server: &Path) -> Result<(), Unusable> {
     let output = run(Command::new(server).arg("--version"), server, PROBE_WITHIN).await?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     match version(&said) {
-        None => Err(Unusable::NoVersion { path, said }),
+        None => {
+            let said = said.lines().next().unwrap_or_default().to_owned();
+            Err(Unusable::NoVersion { path, said })
+        }
         Some(found) if found < NATS_SERVER_MIN => Err(Unusable::TooOld { path, found }),
         Some(_) => Ok(()),
     }

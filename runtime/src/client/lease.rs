@@ -13,16 +13,29 @@ use bus_schema::{
     LeaseAction, LeaseAsk, LeaseEnd, Leased, Path, PlaceName, TicketId, codec,
     subject::{ExporterVerb, To},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::ticket::{Ticket, say};
 pub(crate) use self::ticket::{Tickets, on_news};
-pub use self::{error::LeaseError, place::PlaceLease, request::LeaseRequest};
+pub use self::{
+    error::LeaseError,
+    place::PlaceLease,
+    request::{LeaseRequest, OnWait, Waiting},
+};
 use super::{CallError, Client, DriverRef, Inner};
 
 /// A lease that needs no sign of life is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// And one whose hook runs, if nothing is heard of it.
+const LOOK_STARTING: Duration = Duration::from_secs(2);
+/// An exporter that has gone while its hook ran is not waited for any longer than this.
+const STARTING_GONE: Duration = Duration::from_secs(12);
+/// The end of a lease is told by its exporter; after this time it will not be.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// A reload is answered when it is done: what is in use has a minute to end, and devices are made
 /// safe.
@@ -171,25 +184,57 @@ impl fmt::Debug for Lease {
 /// Gives signs of life until the lease is over or let go of.
 async fn renew(ticket: Ticket, told: watch::Sender<Leased>, stop: CancellationToken) {
     let client_stop = ticket.client().0.stop.clone();
+    let mut heard = Instant::now();
     loop {
-        let pause = match &*told.borrow() {
-            Leased::Held(Held { keep_alive_ms: Some(ms), .. }) => Duration::from_millis(*ms) / 3,
-            _ => LOOK_EVERY,
-        };
+        let (pause, until) = terms(&told.borrow(), heard);
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = client_stop.cancelled() => return,
             () = ticket.changed() => {}
             () = sleep(pause) => {}
+            () = sleep_until(until) => {}
         }
-        // An exporter that does not answer may be back before the lease is over.
-        let Ok(stands) = ticket.say(ticket.alive()).await else { continue };
+        // Whoever was stopped for long hears first what has become of it.
+        let by = until.max(Instant::now() + SLACK);
+        let stands = match timeout_at(by, ticket.say(ticket.alive())).await {
+            Ok(Ok(stands)) => stands,
+            // An exporter that does not answer may be back before the lease is over.
+            Ok(Err(_)) if Instant::now() < until => continue,
+            // Nobody is gone because we cannot hear them.
+            Ok(Err(_)) | Err(_)
+                if is_starting(&told.borrow()) && !ticket.client().0.control().is_connected() =>
+            {
+                heard = Instant::now();
+                continue;
+            }
+            Ok(Err(_)) | Err(_) => {
+                let text = "its time is over, and its exporter does not answer".to_owned();
+                Leased::Ended { why: LeaseEnd::Expired, text }
+            }
+        };
+        heard = Instant::now();
         let over = matches!(stands, Leased::Ended { .. });
         told.send_replace(stands);
         if over {
             return;
         }
+    }
+}
+
+fn is_starting(stands: &Leased) -> bool {
+    matches!(stands, Leased::Held(Held { starting: true, .. }))
+}
+
+/// When a lease is asked about next, and when it is over without an answer.
+fn terms(stands: &Leased, heard: Instant) -> (Duration, Instant) {
+    let Leased::Held(held) = stands else { return (LOOK_EVERY, heard + LOOK_EVERY) };
+    let left = Duration::from_millis(held.left_ms) + SLACK;
+    match held {
+        // Nothing can be done with it yet: there is nothing to keep.
+        Held { starting: true, .. } => (LOOK_STARTING, heard + left.min(STARTING_GONE)),
+        Held { keep_alive_ms: Some(ms), .. } => (Duration::from_millis(*ms) / 3, heard + left),
+        _ => (LOOK_EVERY, heard + left),
     }
 }
 

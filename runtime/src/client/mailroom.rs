@@ -285,7 +285,8 @@ impl Inner {
 pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
     let control = inner.control();
     let inbox = control.subscribe(inner.inbox.wildcard()).await?;
-    let ctl = FromExporter::ctl_wildcard(&inner.root, &inner.name, inner.session);
+    let ctl =
+        FromExporter::ctl_wildcard(&inner.root, inner.only.as_ref(), &inner.name, inner.session);
     let ctl = control.subscribe(ctl).await?;
     inner.tasks.spawn(read(Arc::downgrade(inner), inbox, inner.stop.clone(), on_answer));
     inner.tasks.spawn(read(Arc::downgrade(inner), ctl, inner.stop.clone(), on_stream));
@@ -297,7 +298,8 @@ pub(crate) async fn open(inner: &Arc<Inner>) -> Result<(), BusError> {
 
 /// Subscribes to news of leases. Requests go by the same connection, and come after it.
 pub(crate) async fn listen_for_leases(inner: &Arc<Inner>) -> Result<(), BusError> {
-    let subject = FromExporter::lease_wildcard(&inner.root, &inner.name, inner.session);
+    let subject =
+        FromExporter::lease_wildcard(&inner.root, inner.only.as_ref(), &inner.name, inner.session);
     let news = inner.control().subscribe(subject).await?;
     inner.tasks.spawn(read(Arc::downgrade(inner), news, inner.stop.clone(), super::lease::on_news));
     Ok(())
@@ -306,8 +308,10 @@ pub(crate) async fn listen_for_leases(inner: &Arc<Inner>) -> Result<(), BusError
 /// Opens the bulk connection and subscribes to data and records.
 pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
     let bulk = inner.bus.bulk().await?;
-    let down = FromExporter::down_wildcard(&inner.root, &inner.name, inner.session);
-    let out = FromExporter::out_wildcard(&inner.root, &inner.name, inner.session);
+    let down =
+        FromExporter::down_wildcard(&inner.root, inner.only.as_ref(), &inner.name, inner.session);
+    let out =
+        FromExporter::out_wildcard(&inner.root, inner.only.as_ref(), &inner.name, inner.session);
     for subject in [&down, &out] {
         let messages = bulk.subscribe(subject.clone()).await?;
         inner.tasks.spawn(read(Arc::downgrade(inner), messages, inner.stop.clone(), on_stream));

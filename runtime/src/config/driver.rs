@@ -6,7 +6,7 @@ use bus_schema::{DriverId, Path, Type, limits::NAME_BYTES_MAX};
 
 use super::{
     BuildError, ChildrenRule, Kind, Site,
-    keys::{Keys, mapping, text, texts},
+    keys::{Keys, labels, mapping, text},
     problem::{Trail, quoted},
     tree::{COMPOSITE, Tree},
     value,
@@ -87,7 +87,7 @@ impl Tree<'_> {
 
     /// What stands beside `config`, or inside it where Jumpstarter has it.
     fn parts<'y>(&mut self, keys: &Keys<'y>, kind: Option<&Kind>, trail: &Trail<'_>) -> Parts<'y> {
-        let labels = keys.texts("labels", trail, self.problems);
+        let labels = keys.labels(trail, self.problems);
         let id = keys.get("uuid").and_then(|uuid| self.uuid(uuid, trail));
         let mut parts = Parts { labels, id, config: Some(Vec::new()) };
         let Some(config) = keys.get("config").filter(|config| !config.value.is_null()) else {
@@ -115,7 +115,7 @@ impl Tree<'_> {
                 self.problems.add(entry.at, trail.key(key), text);
             }
             "uuid" => parts.id = self.uuid(entry, trail),
-            "labels" => parts.labels = texts(&entry.value, &trail.key(key), self.problems),
+            "labels" => parts.labels = labels(&entry.value, &trail.key(key), self.problems),
             _ => {
                 let trail = trail.key(key);
                 if text(&entry.value, &trail, self.problems).is_some() {

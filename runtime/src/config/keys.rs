@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use bus_schema::{
+    Selector,
+    limits::{LABEL_BYTES_MAX, LABELS_MAX, TEXT_BYTES_MAX},
+};
+
 use super::{
     problem::{Problems, Trail},
     value::quote_it,
     yaml::{Data, Entry, Mark, Plain, Yaml},
 };
+
+const LABELS: &str = "labels";
 
 /// A mapping, checked for keys that nobody knows.
 pub(super) struct Keys<'y> {
@@ -48,6 +55,17 @@ impl<'y> Keys<'y> {
         text(&entry.value, &trail.key(key), problems)
     }
 
+    /// The labels under `labels`; none if there are none.
+    pub(super) fn labels(
+        &self,
+        trail: &Trail<'_>,
+        problems: &mut Problems,
+    ) -> BTreeMap<String, String> {
+        let below = self.get(LABELS);
+        let below = below.map(|entry| labels(&entry.value, &trail.key(LABELS), problems));
+        below.unwrap_or_default()
+    }
+
     /// The mapping of text to text under `key`; empty if there is none.
     pub(super) fn texts(
         &self,
@@ -58,6 +76,32 @@ impl<'y> Keys<'y> {
         let below = self.get(key).map(|entry| texts(&entry.value, &trail.key(key), problems));
         below.unwrap_or_default()
     }
+}
+
+/// Labels: what selectors name.
+pub(super) fn labels(
+    yaml: &Yaml,
+    trail: &Trail<'_>,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let labels = texts(yaml, trail, problems);
+    for Entry { key, at, .. } in mapping(yaml, trail, &mut Problems::new("")).unwrap_or_default() {
+        let too_long = |value: &String| value.len() > LABEL_BYTES_MAX;
+        if !Selector::is_word(key) {
+            let right = "use 1 to 253 of a-z, A-Z, 0-9, '_', '-', '.', '/' and ':'";
+            problems.add(*at, trail.key(key), format_args!("no selector could name it: {right}"));
+        } else if labels.get(key).is_some_and(too_long) {
+            let text = format!("the value is longer than {LABEL_BYTES_MAX} bytes");
+            problems.add(*at, trail.key(key), text);
+        } else if labels.get(key).is_some_and(|value| value.contains(char::is_control)) {
+            problems.add(*at, trail.key(key), "the value has control characters");
+        }
+    }
+    if labels.len() > LABELS_MAX {
+        let text = format!("{} labels, where {LABELS_MAX} are the most", labels.len());
+        problems.add(yaml.at, trail, text);
+    }
+    labels
 }
 
 /// A mapping of text to text.
@@ -97,6 +141,9 @@ pub(super) fn text<'y>(
 ) -> Option<&'y str> {
     let got = match &yaml.data {
         Data::Scalar(scalar) => match scalar.plain() {
+            Plain::Text if scalar.text.len() > TEXT_BYTES_MAX => {
+                format!("the text is longer than {TEXT_BYTES_MAX} bytes")
+            }
             Plain::Text => return Some(&scalar.text),
             Plain::Bool(_) => quote_it("a boolean"),
             Plain::Integer(_) | Plain::Float(_) => quote_it("a number"),

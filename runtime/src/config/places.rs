@@ -52,7 +52,7 @@ fn place(entry: &Entry, problems: &mut Problems) -> Option<Place> {
     for Entry { key, at, value } in mapping(value, &trail, problems)? {
         let trail = trail.key(key);
         match key.as_str() {
-            LABELS => labels = keys::texts(value, &trail, problems),
+            LABELS => labels = keys::labels(value, &trail, problems),
             DESCRIPTION => {
                 description = keys::text(value, &trail, problems).unwrap_or_default().to_owned();
             }

@@ -1,14 +1,13 @@
 //! What all tasks of an exporter share.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use bus_schema::{
-    CallId, ClientName, EventKind, ExporterName, FaultKind, Incarnation, Path, Refusal,
-    RefusalCode, Root, StreamId, codec,
+    CallId, ClientName, EventKind, ExporterName, Incarnation, Path, Refusal, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -16,6 +15,7 @@ use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    Stopped,
     answer::Answer,
     events::{Events, Happened},
     lease::Leases,
@@ -25,8 +25,8 @@ use super::{
     reload::Reloads,
     request::Request,
     slot::Slot,
+    stats::Stats,
     tree::Slots,
-    usage::Ended,
 };
 use crate::{
     bus::{Bus, Conn, Incoming, random},
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Ends everything.
     pub(crate) stop: CancellationToken,
+    /// Why it has stopped by itself, if it has.
+    pub(crate) stopped: OnceLock<Stopped>,
     pub(crate) stats: Stats,
     pub(crate) outbox: Outbox,
     /// Files that are lent to drivers.
@@ -67,36 +69,6 @@ pub(crate) struct Core {
 const DROPS_TOLD_MAX: u32 = 50;
 /// … in this time. Their number is in each line.
 const DROPS_TOLD_PER: Duration = Duration::from_secs(1);
-
-/// What the service API reports.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) requests: std::sync::atomic::AtomicU64,
-    pub(crate) errors: std::sync::atomic::AtomicU64,
-    pub(crate) busy_ns: std::sync::atomic::AtomicU64,
-    /// Messages dropped because their sender or form could not be trusted.
-    pub(crate) dropped: std::sync::atomic::AtomicU64,
-    /// Lines of logs that were dropped.
-    pub(crate) lines_lost: std::sync::atomic::AtomicU64,
-    /// Faults and refusals, in the order of the known ones.
-    pub(crate) faults: [std::sync::atomic::AtomicU64; FaultKind::KNOWN.len()],
-    pub(crate) refusals: [std::sync::atomic::AtomicU64; RefusalCode::KNOWN.len()],
-    pub(crate) leases: super::lease::LeaseStats,
-}
-
-impl Stats {
-    /// Counts how an operation, or the wish for one, ended.
-    pub(crate) fn ended(&self, ended: Ended) {
-        let count = match ended {
-            Ended::Fault(kind) => self.faults.get(kind),
-            Ended::Refused(code) => self.refusals.get(code),
-            Ended::Well | Ended::Unknown => None,
-        };
-        if let Some(count) = count {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-}
 
 impl Core {
     #[expect(clippy::too_many_arguments, reason = "the one place where it is put together")]
@@ -130,6 +102,7 @@ impl Core {
             tasks: TaskTracker::new(),
             draining: stop.child_token(),
             stop,
+            stopped: OnceLock::new(),
             stats: Stats::default(),
             outbox: Outbox::default(),
             files: crate::resource::Files::default(),
@@ -202,13 +175,20 @@ impl Core {
     /// apart nobody does, and a plain `nats req` with its own inbox is welcome.)
     pub(crate) fn may_answer(&self, client: &ClientName, reply: &str) -> bool {
         Inbox::belongs_to(reply, &self.root, client)
+            || self.is_itself(client, reply)
             || (reply.starts_with("_INBOX.") && !self.control().vouches())
     }
 
-    /// Whether `client`'s ping is that of an exporter that wants our name. It asks with its own
-    /// inbox, which is ours, too.
-    pub(crate) fn is_claim(&self, client: &ClientName, reply: &str) -> bool {
+    /// Whether `client` is an exporter that wants our name, or a hook of this one. It asks with
+    /// its own inbox, which is ours, too.
+    fn is_itself(&self, client: &ClientName, reply: &str) -> bool {
         client.as_str() == CLAIMANT && Inbox::is_of_exporter(reply, &self.root, &self.name)
+    }
+
+    /// Stops the exporter, of its own accord.
+    pub(crate) fn stop_for(&self, why: Stopped) {
+        let _ = self.stopped.set(why); // the first reason is the reason
+        self.stop.cancel();
     }
 
     /// Drops a message that is not what it seems to be, and says so: somebody may be trying.

@@ -42,7 +42,7 @@ pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subs
             message = messages.next() => message,
         };
         let Some(message) = message else { return };
-        if let Some(why) = suspicion(&core, verb, &message) {
+        if let Some(why) = suspicion(&core, &message) {
             core.drop_message(&message, why);
         } else if receive(&core, verb, message).await.is_none() {
             core.stats.dropped.fetch_add(1, Ordering::Relaxed);
@@ -51,7 +51,7 @@ pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subs
 }
 
 /// Why a message is not from whom it seems to be, if it is not.
-fn suspicion(core: &Core, verb: ExporterVerb, message: &Incoming) -> Option<&'static str> {
+fn suspicion(core: &Core, message: &Incoming) -> Option<&'static str> {
     if message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery) {
         return Some("JetStream was made to publish it");
     }
@@ -60,8 +60,7 @@ fn suspicion(core: &Core, verb: ExporterVerb, message: &Incoming) -> Option<&'st
     };
     let To::Exporter(_) = to else { return None }; // it has the id of its stream instead
     let Some(reply) = message.reply() else { return Some("it has no reply subject") };
-    let claims = verb == ExporterVerb::Ping && core.is_claim(&client, reply);
-    (!core.may_answer(&client, reply) && !claims).then_some("its reply subject is not the client's")
+    (!core.may_answer(&client, reply)).then_some("its reply subject is not the client's")
 }
 
 async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Option<()> {

@@ -13,7 +13,7 @@ use std::{
 use bus_schema::{
     CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
-    subject::{DriverVerb, FromClient, Spoken, SpokenTo, Streams, SubjectError},
+    subject::{CLAIMANT, DriverVerb, FromClient, Spoken, SpokenTo, Streams, SubjectError},
 };
 use futures_util::FutureExt as _;
 
@@ -105,12 +105,13 @@ impl Gate {
             Ok(envelope) => envelope,
             Err(why) => return self.core.drop_message(&message, why),
         };
-        self.core.stats.requests.fetch_add(1, Ordering::Relaxed);
+        // A verb of a newer version counts as the one that every version has.
+        let counted = envelope.verb.unwrap_or(DriverVerb::Call);
+        self.core.stats.of(counted).requests.fetch_add(1, Ordering::Relaxed);
         let (subject, client) = (envelope.reply_to.clone(), envelope.client.clone());
         if let Err((voice, refusal)) = self.let_in(envelope, payload) {
-            self.core.stats.errors.fetch_add(1, Ordering::Relaxed);
             let answer = Answer::failed(voice, Failure::Refused(refusal));
-            self.core.stats.ended(answer.ended);
+            self.core.stats.ended(counted, answer.ended);
             self.answer(ReplyTo { subject, together: false }, &client, None, answer);
         }
     }
@@ -163,7 +164,7 @@ impl Gate {
         let tenant = self.slot.tenant().map_err(refuse)?;
         let method = tenant.method(method).map_err(refuse)?;
         asked.check(&method).map_err(refuse)?;
-        let pass = self.pass(&client, &method, asked.epoch).map_err(refuse)?;
+        let pass = self.pass(&client, &method, &asked).map_err(refuse)?;
         let turn = match method.is_exclusive() {
             true => self.slot.turn.if_free(|| What::Method(method.clone())),
             false => None,
@@ -236,14 +237,17 @@ impl Gate {
         &self,
         client: &ClientName,
         method: &Method,
-        epoch: Option<u64>,
+        asked: &Asked,
     ) -> Result<Option<Pass>, Refusal> {
         if method.observe {
             return Ok(None);
         }
-        let pass = self.slot.fence.admit(client, epoch);
+        let pass = match client.as_str() == CLAIMANT {
+            true => self.slot.fence.admit_hook(asked.id.map(|id| id.session)),
+            false => self.slot.fence.admit(client, asked.epoch),
+        };
         if let Err(refusal) = &pass {
-            self.core.fenced_off(&self.slot, client, epoch, refusal);
+            self.core.fenced_off(&self.slot, client, asked.epoch, refusal);
         }
         pass.map(Some)
     }

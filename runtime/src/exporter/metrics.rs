@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use bus_schema::{FaultKind, Kind, RefusalCode};
+use bus_schema::{FaultKind, Kind, RefusalCode, subject::DriverVerb};
 
 use super::{
     core::Core,
@@ -149,7 +149,8 @@ fn drivers(core: &Core, page: &mut Page) {
 
 fn traffic(core: &Core, page: &mut Page) {
     page.family("jmp_bus_requests_total", "counter", "Requests that were read.");
-    page.sample("jmp_bus_requests_total", &[], core.stats.requests.load(Relaxed));
+    let requests = DriverVerb::ALL.iter().map(|verb| core.stats.of(*verb).requests.load(Relaxed));
+    page.sample("jmp_bus_requests_total", &[], requests.sum::<u64>());
     page.family("jmp_bus_operations_open", "gauge", "Operations that wait or run.");
     page.sample("jmp_bus_operations_open", &[], core.ledger().open());
     page.family("jmp_bus_streams_open", "gauge", "Streams and streaming calls that are open.");

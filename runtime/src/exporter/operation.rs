@@ -6,6 +6,7 @@ use bus_schema::{
     Args, Failure, Fault, FaultKind, Kind, RawItems, RawPipe, Refusal, RefusalCode, codec,
     limits::{CANCEL_GRACE, STREAMS_MAX},
     message::{Begin, End, Opened, Parts, ResetCode},
+    subject::DriverVerb,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -81,9 +82,10 @@ impl Work {
         let now = std::time::Instant::now();
         let took = now - request.received;
         slot.usage.count(&request.method, answer.ended, took);
-        core.stats.ended(answer.ended);
+        let verb = if request.open.is_some() { DriverVerb::Open } else { DriverVerb::Call };
+        core.stats.ended(verb, answer.ended);
         let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        core.stats.busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
+        core.stats.of(verb).busy_ns.fetch_add(busy, std::sync::atomic::Ordering::Relaxed);
         core.conclude(request, answer, now)
     }
 
@@ -224,9 +226,12 @@ impl Work {
                 .with_limit(STREAMS_MAX as u64)
                 .into());
         }
-        let grant = core.budget.grant().ok_or_else(no_credit)?;
-        let credit = grant.bytes();
         let is_stream = method.kind == Kind::Stream;
+        let grant = match is_stream {
+            true => core.budget.grant().ok_or_else(no_credit)?,
+            false => core.budget.nothing(),
+        };
+        let credit = grant.bytes();
         let (flow, direction) = match is_stream {
             true => (Flow::new(credit, open.credit), PipeDirection::Both),
             false => {

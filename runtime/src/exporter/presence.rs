@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{ExporterError, core::Core, lease::Word, tree::Leaf};
+use super::{ExporterError, Stopped, core::Core, lease::Word, tree::Leaf};
 use crate::bus::{BusError, Incoming, random};
 
 /// Keeps an exporter's records. Cheap to clone.
@@ -107,7 +107,7 @@ impl Presenter {
                 && incarnation != core.incarnation
             {
                 tracing::error!(%incarnation, host, "another exporter has this name: stopping");
-                core.stop.cancel();
+                core.stop_for(Stopped::Replaced);
                 return;
             }
             match self.write_presence(&core, State::Up, None).await {
@@ -298,6 +298,14 @@ async fn write(
     }
     /// "wrong last sequence", and the same while another write of it is in flight.
     const CONFLICTS: [u32; 2] = [10071, 10164];
+    let room = core.control().max_payload();
+    if message.len() + OVERHEAD_BYTES_MAX > room {
+        let bytes = message.len();
+        let text = format!(
+            "labels and descriptions make a record of {bytes} bytes, and the broker's max_payload is {room}"
+        );
+        return Err(BusError::Unfit(text));
+    }
     let Some(answer) = ask(core, subject, headers, message).await? else {
         return Ok(Written::NoRegistry("it does not answer".to_owned()));
     };

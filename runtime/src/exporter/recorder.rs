@@ -45,6 +45,8 @@ struct Shared {
 struct Unrecorded {
     /// Records on their way, by number.
     records: BTreeMap<u64, Bytes>,
+    /// Nothing more is given to JetStream; what it has been given, it may still acknowledge.
+    is_full: bool,
     /// Nothing more is recorded, and why.
     given_up: Option<&'static str>,
 }
@@ -74,6 +76,17 @@ impl Acks {
 }
 
 impl Unrecorded {
+    fn is_closed(&self) -> bool {
+        self.is_full || self.given_up.is_some()
+    }
+
+    fn fill(&mut self) {
+        if !self.is_closed() {
+            tracing::warn!("record of a streaming call is full; the call goes on");
+            self.is_full = true;
+        }
+    }
+
     fn give_up(&mut self, why: &'static str) {
         if self.given_up.is_none() {
             tracing::warn!(why, "record of a streaming call ends early; the call goes on");
@@ -105,6 +118,8 @@ pub(crate) struct Recorder {
     acks: Acks,
     shared: Arc<Shared>,
     recorded_bytes: u64,
+    /// How many JetStream was given.
+    given: u64,
     /// When the oldest unrecorded record is sent again, and since when nothing moved.
     resend_at: Instant,
     stuck_since: Instant,
@@ -142,6 +157,7 @@ impl Recorder {
             acks: core.acks.clone(),
             shared,
             recorded_bytes: 0,
+            given: 0,
             resend_at: Instant::now() + RESEND_AFTER,
             stuck_since: Instant::now(),
         }
@@ -190,9 +206,9 @@ impl Record for Recorder {
             let live_only = {
                 let mut state = self.lock();
                 if self.recorded_bytes > RECORD_BYTES_MAX {
-                    state.give_up("it is over the limit of one call");
+                    state.fill();
                 }
-                state.given_up.is_some()
+                state.is_closed()
             };
             if live_only {
                 return self.conn.publish(self.down.clone(), chunk.message.clone()).await;
@@ -200,13 +216,14 @@ impl Record for Recorder {
             if self.lock().records.insert(chunk.number, chunk.message.clone()).is_none() {
                 self.stuck_since = Instant::now();
             }
+            self.given = self.given.max(chunk.number + 1);
             self.send(chunk.number, chunk.message.clone()).await
         })
     }
 
     fn has_room(&self) -> bool {
         let state = self.lock();
-        state.given_up.is_some() || state.records.len() < UNRECORDED_MAX
+        state.is_closed() || state.records.len() < UNRECORDED_MAX
     }
 
     fn room(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -228,7 +245,8 @@ impl Record for Recorder {
 
     fn recorded(&self) -> Option<u64> {
         let state = self.lock();
-        state.given_up.map(|_| state.records.first_key_value().map_or(0, |(number, _)| *number))
+        let kept = || state.records.first_key_value().map_or(self.given, |(number, _)| *number);
+        state.is_closed().then(kept)
     }
 
     fn complete(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

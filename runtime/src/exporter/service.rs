@@ -1,7 +1,7 @@
 //! The NATS service API (ADR-32), so that `nats micro` lists exporters. It has its own task: a
 //! busy driver never delays discovery.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bus_schema::{
     ClientName,
@@ -97,7 +97,7 @@ fn answer(core: &Core, verb: ServiceVerb) -> Json {
                         "name": verb.as_str(),
                         "subject": FromClient::verb_wildcard(&core.root, &core.name, *verb),
                         "queue_group": "",
-                        "metadata": null,
+                        "metadata": {},
                     })
                 })
                 .collect();
@@ -111,16 +111,14 @@ fn answer(core: &Core, verb: ServiceVerb) -> Json {
     }
 }
 
-/// Counts over all drivers; they are kept for the exporter, not for each verb.
+/// Counts over all drivers.
 fn stats(core: &Core, verb: DriverVerb) -> serde_json::Map<String, Json> {
-    let of_calls = verb == DriverVerb::Call;
-    let count =
-        |n: &std::sync::atomic::AtomicU64| if of_calls { n.load(Ordering::Relaxed) } else { 0 };
-    let (requests, busy) = (count(&core.stats.requests), count(&core.stats.busy_ns));
+    let stats = core.stats.of(verb);
+    let (requests, busy) = (stats.requests.load(Relaxed), stats.busy_ns.load(Relaxed));
     let stats = json!({
         "num_requests": requests,
-        "num_errors": count(&core.stats.errors),
-        "last_error": "",
+        "num_errors": stats.errors.load(Relaxed),
+        "last_error": stats.last_error(),
         "processing_time": busy,
         "average_processing_time": busy / requests.max(1),
     });

@@ -34,6 +34,11 @@ impl Budget {
         *free = free.checked_sub(bytes)?;
         Some(Grant { budget: self.clone(), bytes })
     }
+
+    /// The credit of a streaming call at its exporter, which receives nothing.
+    pub(crate) fn nothing(&self) -> Grant {
+        Grant { budget: self.clone(), bytes: 0 }
+    }
 }
 
 impl Grant {

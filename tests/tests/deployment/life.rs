@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use bus_schema::{Address, message::Form, permission::Role};
+use bus_schema::{Address, driver, message::Form, permission::Role};
 use bus_tests::{Deployment, TestDriver, TestDriverClient, settled};
 use bytes::Bytes;
-use runtime::{CallError, Client, Exporter, ExporterConfig};
+use runtime::{
+    ByteStream, CallError, Client, Exporter, ExporterConfig, LeaseError, LeaseRequest, Node,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -116,5 +118,48 @@ async fn an_exporter_with_the_credentials_of_another_says_so_at_once() -> anyhow
     assert!(refused.to_string().contains("not allowed by the broker: bench may not"), "{refused}");
     let nats = deployment.nats(Role::Exporter, "rogue").await?;
     settled(&nats, "jmp.v1.ix.rogue.1.1".to_owned()).await?;
+    Ok(())
+}
+
+/// A console that says one thing.
+struct Console;
+
+#[driver]
+impl Console {
+    #[export]
+    #[method(observe)]
+    async fn watch(&self, mut stream: ByteStream) -> std::io::Result<()> {
+        stream.write_all(b"booted").await?;
+        stream.shutdown().await
+    }
+
+    #[export]
+    async fn connect(&self, mut stream: ByteStream) -> std::io::Result<()> {
+        stream.write_all(b"login:").await
+    }
+}
+
+#[tokio::test]
+async fn an_observer_reads_along_at_a_console_that_somebody_has_leased() -> anyhow::Result<()> {
+    let deployment = Deployment::start().await?;
+    let config = ExporterConfig {
+        root: deployment.root.clone(),
+        ..ExporterConfig::new("bench".parse()?, Node::of("console", Console))
+    };
+    let exporter = Exporter::start(config, deployment.settings(Role::Exporter, "bench")?).await?;
+    let alice = client(&deployment, Role::Client, "alice").await?;
+    let eve = client(&deployment, Role::Observer, "eve").await?;
+    let address: Address = "bench".parse()?;
+    let held = alice.lease(&address, &LeaseRequest::default()).await?;
+    let console = ConsoleClient::new(eve.driver(&address));
+    let mut seen = Vec::new();
+    console.watch().await?.read_to_end(&mut seen).await?;
+    assert_eq!(seen, b"booted");
+    let refused = console.connect().await.map(drop).unwrap_err();
+    assert!(matches!(refused, CallError::NotAllowed { .. }), "{refused}");
+    let refused = eve.lease(&address, &LeaseRequest::default()).await.unwrap_err();
+    assert!(matches!(refused, LeaseError::NotAllowed(_)), "{refused}");
+    held.release().await?;
+    exporter.shutdown(GRACE).await?;
     Ok(())
 }

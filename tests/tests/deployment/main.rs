@@ -2,6 +2,7 @@
 
 mod credentials;
 mod forgery;
+mod hook;
 mod life;
 mod log;
 mod matrix;

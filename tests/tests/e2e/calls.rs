@@ -1,6 +1,9 @@
 //! Every way a call can end.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use bus_schema::{
     CallId, FaultKind, RefusalCode, Session, codec,
@@ -47,9 +50,15 @@ async fn a_driver_that_is_not_there_is_known_at_once() -> anyhow::Result<()> {
     let client = lab.client("alice").await?;
     // With this deadline the test ends only if the broker's own answer is enough.
     let far = client.driver(&lab.address()).with_deadline(Duration::from_secs(24 * 3600));
-    let error = TestDriverClient::new(far).echo(Bytes::new()).await.unwrap_err();
-    assert!(matches!(error, CallError::NoDriver { .. }), "{error}");
-    assert!(!error.may_have_acted());
+    let mut fastest = Duration::MAX; // the others wait for what else this machine does
+    for _ in 0..10 {
+        let asked = Instant::now();
+        let error = TestDriverClient::new(far.clone()).echo(Bytes::new()).await.unwrap_err();
+        fastest = fastest.min(asked.elapsed());
+        assert!(matches!(error, CallError::NoDriver { .. }), "{error}");
+        assert!(!error.may_have_acted());
+    }
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
     client.close().await;
     Ok(())
 }

@@ -5,15 +5,16 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bus_schema::{Address, ExporterName, RefusalCode, UnitState};
+use bus_schema::{Address, ExporterName, LeaseEnd, RefusalCode, UnitState};
 use bus_tests::{Lab, TestDriverClient};
 use runtime::{
     BrokerOptions, CallError, Client, ExporterConfig, ExporterError, Lease, LeaseError,
-    LeaseRequest, LocalBroker, Node,
+    LeaseRequest, LocalBroker, Node, OnWait,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const GRACE: Duration = Duration::from_secs(10);
 const EXPORTER: &str = env!("CARGO_BIN_EXE_test-exporter");
@@ -89,6 +90,76 @@ async fn a_lease_survives_a_broker_that_is_killed_and_loses_its_store() -> anyho
     waited_for(&bob).await?.release().await?;
     process.kill().await?;
     broker.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_waiting_when_the_exporter_is_killed_and_comes_back() -> anyhow::Result<()>
+{
+    let lab = Lab::new().await?;
+    let process = lab.spawn(EXPORTER).await?;
+    let (alice, bob) = (lab.client("alice").await?, lab.client("bob").await?);
+    let held = lease(&alice).await?;
+    let (told, mut waits) = tokio::sync::mpsc::channel(8);
+    let request = LeaseRequest {
+        wait: Duration::from_secs(60),
+        on_wait: OnWait::new(move |waiting| told.try_send(waiting.clone()).expect("few")),
+        ..LeaseRequest::default()
+    };
+    let address = bench();
+    let waiting = bob.lease(&address, &request);
+    let meanwhile = async {
+        let first = waits.recv().await.expect("it waits");
+        assert_eq!((first.before, first.holder), (0, Some("alice".parse()?)));
+        process.kill().await?;
+        let process = lab.spawn(EXPORTER).await?;
+        while alice.board(&exporter()).await?.units[0].waiting != 1 {
+            tokio::task::yield_now().await;
+        }
+        held.release().await?;
+        anyhow::Ok(process)
+    };
+    let (next, process) = tokio::join!(waiting, meanwhile);
+    next?.release().await?;
+    process?.kill().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lease_is_over_at_its_deadline_even_if_nobody_is_left_to_say_so() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let process = lab.spawn(EXPORTER).await?;
+    let alice = lab.client("alice").await?;
+    let request =
+        LeaseRequest { duration: Some(Duration::from_secs(2)), ..LeaseRequest::default() };
+    let held = alice.lease(&bench(), &request).await?;
+    process.kill().await?;
+    let (why, text) = tokio::time::timeout(Duration::from_secs(20), held.ended()).await?;
+    assert_eq!((why, text.contains("does not answer")), (LeaseEnd::Expired, true), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expiry_is_acted_on_within_two_seconds_of_the_deadline() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let process = lab.spawn(EXPORTER).await?;
+    let (alice, bob) = (lab.client("alice").await?, lab.client("bob").await?);
+    let began = Instant::now();
+    let duration = Duration::from_secs(2);
+    let request =
+        LeaseRequest { duration: Some(duration), detached: true, ..LeaseRequest::default() };
+    let held = alice.lease(&bench(), &request).await?;
+    let mut stream =
+        TestDriverClient::new(alice.driver(&bench()).under(held.epoch())).reflect().await?;
+    stream.write_all(b"x").await?;
+    assert_eq!(stream.read_u8().await?, b'x');
+    held.keep();
+    let next = waited_for(&bob).await?;
+    let after = began.elapsed();
+    assert!((duration..duration + Duration::from_secs(2)).contains(&after), "{after:?}");
+    assert!(stream.read_u8().await.is_err(), "it is cut");
+    next.release().await?;
+    process.kill().await?;
     Ok(())
 }
 

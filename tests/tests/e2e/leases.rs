@@ -280,6 +280,38 @@ async fn a_hook_that_hangs_ends_the_lease_and_not_the_exporter() -> anyhow::Resu
     Ok(())
 }
 
+#[tokio::test]
+async fn a_hook_whose_lease_ends_meanwhile_is_ended_before_the_next_begins() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let log = lab.dir.path().join("log");
+    let script = format!(
+        "echo $CLIENT_NAME begins >> {0}; trap 'echo $CLIENT_NAME ended >> {0}; exit 1' TERM; \
+         [ $CLIENT_NAME = bob ] || while :; do sleep 0.05; done",
+        log.display()
+    );
+    let rules = |config: &mut runtime::ExporterConfig| {
+        let long =
+            Hook { timeout: Duration::from_secs(60), ..hook(&script, HookFailure::Exit).unwrap() };
+        config.hooks.before = Some(long);
+    };
+    let exporter = lab.lend("bench", Node::of("test", lab.driver()), rules).await?;
+    let (alice, bob) = (lab.client("alice").await?, lab.client("bob").await?);
+    let (at, request) = (bench(), LeaseRequest::default());
+    let begins = async {
+        while std::fs::read_to_string(&log).unwrap_or_default().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        early = alice.lease(&at, &request) => panic!("{early:?}"),
+        () = begins => {} // she changes her mind
+    }
+    bob.lease(&bench(), &waiting()).await?.release().await?;
+    assert_eq!(std::fs::read_to_string(&log)?, "alice begins\nalice ended\nbob begins\n");
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
 /// A device that cannot always be made safe.
 struct Stubborn(Events);
 

@@ -1,7 +1,10 @@
 //! The record of a streaming call, and the registry.
 
+use std::sync::Arc;
+
 use bus_schema::{Fault, Target, driver, message::Form};
 use runtime::{Items, serve};
+use tokio::sync::Notify;
 
 struct Counter;
 
@@ -47,6 +50,63 @@ async fn a_consumer_that_attaches_after_the_end_reads_every_item() -> anyhow::Re
         assert_eq!(record.end().expect("its end is recorded").recorded, None);
     }
     drop(call);
+    served.shutdown().await?;
+    Ok(())
+}
+
+/// Gives half of its items, and the other half when it is let go on.
+struct Halves(Arc<Notify>);
+
+#[driver]
+impl Halves {
+    /// Counts up to twice `n`.
+    #[export]
+    async fn count(&self, n: u64, items: Items<u64>) -> Result<(), Fault> {
+        for i in 0..2 * n {
+            if i == n {
+                self.0.notified().await;
+            }
+            items.send(i).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_attaches_in_the_middle_reads_from_the_first_item_to_the_last()
+-> anyhow::Result<()> {
+    const N: u64 = 5_000;
+    let go_on = Arc::new(Notify::new());
+    let served = serve(Halves(go_on.clone())).await.map_err(anyhow::Error::from_boxed)?;
+    let mut call = served.driver().start("count", Form::Typed, args(N), None, false).await?;
+    for i in 0..N {
+        let item = call.items.next().await.expect("an item")?;
+        assert_eq!(rmp_serde::from_slice::<u64>(&item)?, i);
+    }
+
+    let owner = served.client().name().clone();
+    let mut so_far = served.client().attach(&owner, call.id, false).await?;
+    let mut replayed = 0;
+    while let Some(item) = so_far.next().await {
+        assert_eq!(rmp_serde::from_slice::<u64>(&item?)?, replayed);
+        replayed += 1;
+    }
+    assert_eq!(replayed, N, "a replay is what there is so far");
+
+    let mut late = served.client().attach(&owner, call.id, true).await?;
+    for i in 0..2 * N {
+        if i == N {
+            go_on.notify_one();
+        }
+        let item = late.next().await.expect("an item")?;
+        assert_eq!(rmp_serde::from_slice::<u64>(&item)?, i);
+    }
+    assert!(late.next().await.is_none());
+    assert_eq!(late.end().expect("its end").items, 2 * N);
+    while let Some(item) = call.items.next().await {
+        item?; // the caller takes the rest
+    }
+    drop((late, so_far, call));
     served.shutdown().await?;
     Ok(())
 }

@@ -89,6 +89,21 @@ async fn one_half_closes_and_the_other_goes_on() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_driver_ends_its_half_and_hears_the_other_to_its_end() -> anyhow::Result<()> {
+    let (_lab, driver, exporter, bench) = bench().await?;
+    let mut stream = bench.hear_out().await?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await?;
+    assert_eq!(said, b"bye");
+    // More than any first credit: the half that is open goes on getting it.
+    stream.write_all(&vec![1; 3 << 20]).await?;
+    stream.shutdown().await?;
+    driver.events.happened(&format!("heard {}", 3 << 20)).await;
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_reset_is_no_end_at_either_side() -> anyhow::Result<()> {
     let (_lab, driver, exporter, bench) = bench().await?;
     // By the client, with a reason.
@@ -183,6 +198,15 @@ async fn a_dropped_streaming_call_ends_its_method() -> anyhow::Result<()> {
     // Its method ends, so the exporter has nothing left to wait for.
     exporter.shutdown(GRACE).await?;
     assert!(driver.events.all().contains(&"item".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_registry_is_told_at_the_start() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let described = Node { description: "x".repeat(2 << 20), ..Node::of("test", lab.driver()) };
+    let refused = lab.serve(described).await.unwrap_err();
+    assert!(refused.to_string().contains("labels and descriptions make a record"), "{refused}");
     Ok(())
 }
 

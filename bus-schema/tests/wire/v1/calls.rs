@@ -98,10 +98,10 @@ fn two_replies_together() {
               a7 7265706c696573  92 | replies: list of 2
                 92 | list of 2
                   b0 30303030303030303030303030306161 | token: 00000000000000aa
-                  c415 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
+                  c416 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
                 92 | list of 2
                   b0 30303030303030303030303030306262 | token: 00000000000000bb
-                  c415 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
+                  c416 0102 81a76f7574636f6d65 81a6726573756c74 c401c0 | its reply
         ";
     assert_wire(&Replies { replies }, bytes);
     let written = Replies::encode(tokens.map(|token| (token, &*reply)).into_iter());

@@ -20,7 +20,7 @@ pub(crate) struct Cmd {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// How long they are good for, such as 90d [default: until they are revoked].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::told::time)]
     expires: Option<Duration>,
     /// Give a name that has credentials a second key.
     #[arg(long)]

@@ -7,7 +7,7 @@ use std::{
 
 use bus_schema::{Board, ExporterName};
 use futures_util::{StreamExt as _, stream};
-use runtime::Client;
+use runtime::{Client, LeaseError};
 use tokio::time::timeout;
 
 use crate::advice::CliError;
@@ -44,19 +44,25 @@ pub(super) async fn now(client: &Client, which: Which) -> Result<Boards, CliErro
     }
     let ask = async |exporter: ExporterName| {
         let board = timeout(PATIENCE, client.board(&exporter)).await;
-        (exporter, board.ok().and_then(Result::ok))
+        (exporter, board.unwrap_or_else(|_| Err(LeaseError::Bus("no answer in time".to_owned()))))
     };
     let asked: Vec<_> = stream::iter(names).map(ask).buffered(AT_ONCE).collect().await;
-    let (mut boards, mut silent) = (Vec::new(), Vec::new());
+    let (mut boards, mut silent, mut missing) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (exporter, board) in asked {
         match board {
-            Some(board) => boards.push((exporter, board)),
-            None => silent.push(exporter),
+            Ok(board) => boards.push((exporter, board)),
+            Err(error) => {
+                // An observer asks nobody anything, and knows that.
+                if !matches!(error, LeaseError::NotAllowed(_)) {
+                    silent.push(exporter.clone());
+                }
+                missing.insert(exporter);
+            }
         }
     }
-    if !silent.is_empty() {
+    if !missing.is_empty() {
         let said = client.registry().boards().await?.into_iter();
-        let said = said.filter(|(exporter, _)| silent.contains(exporter));
+        let said = said.filter(|(exporter, _)| missing.contains(exporter));
         boards.extend(said.map(|(exporter, board)| (exporter, aged(board))));
         boards.sort_by(|(a, _), (b, _)| a.cmp(b));
     }

@@ -10,7 +10,11 @@ use runtime::{Client, LeaseError, PlaceError};
 use serde_json::json;
 
 use super::{acquire::time, boards, each::each};
-use crate::{advice::CliError, session::Session, wanted::address_of};
+use crate::{
+    advice::CliError,
+    session::Session,
+    wanted::{address_of, some_time},
+};
 
 /// Lets a lease last this long from now.
 #[derive(Debug, clap::Args)]
@@ -18,7 +22,7 @@ pub(super) struct Renew {
     /// The board, or `@place` for all that is held of a place.
     address: LeaseTarget,
     /// How long.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
     duration: Duration,
 }
 
@@ -68,6 +72,9 @@ impl Release {
 
 impl Transfer {
     pub(super) async fn run(self, session: &Session) -> Result<(), CliError> {
+        if self.to == *session.client().await?.name() {
+            return Err(CliError::Usage(format!("{} has it already", self.to)));
+        }
         command(session, &self.address, LeaseAction::Transfer { to: self.to }).await
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{LeaseEnd, PlaceRef, Refusal};
 
-use crate::{PlaceError, bus::BusError};
+use crate::{CallError, PlaceError, bus::BusError};
 
 /// Why there is no lease.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -68,6 +68,9 @@ pub enum LeaseError {
         /// Its name.
         exporter: String,
     },
+    /// The broker does not allow it, or lets us in no more.
+    #[error("{0}")]
+    NotAllowed(Box<CallError>),
     /// The answer cannot be read.
     #[error("the answer cannot be read: {0}")]
     Garbled(String),

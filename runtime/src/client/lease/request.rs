@@ -1,9 +1,9 @@
 //! How a lease is come by: one, the first of many, or a set of which all are had or none.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bus_schema::{
-    Acquire, Address, LeaseAction, LeaseEnd, Leased, PlaceName,
+    Acquire, Address, ClientName, LeaseAction, LeaseEnd, Leased, PlaceName,
     limits::{LEASE_ALIVE, OFFER_HELD},
 };
 use futures_util::future::join_all;
@@ -19,6 +19,8 @@ use crate::bus::random;
 const POLL_EVERY: Duration = Duration::from_secs(LEASE_ALIVE.as_secs() / 6);
 /// The first look comes soon: the news of an offer may have been lost.
 const POLL_FIRST: Duration = Duration::from_secs(1);
+/// An exporter ends a wait that is over; one that has not after this time is away.
+const SLACK: Duration = Duration::from_secs(2);
 /// An offer is not held to its last moment: the confirmation has to arrive.
 const HOLD_MAX: Duration = Duration::from_millis(OFFER_HELD.as_millis() as u64 * 7 / 10);
 /// Sets that have some of each other's members let go after different times.
@@ -40,6 +42,46 @@ pub struct LeaseRequest {
     /// The place that it is leased as a part of, as lists show it: see
     /// [`Client::lease_place`].
     pub place: Option<PlaceName>,
+    /// Is told how it waits.
+    pub on_wait: OnWait,
+}
+
+/// How a request for a lease waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// For what.
+    pub address: Address,
+    /// How many are before it.
+    pub before: u64,
+    /// Who has it now.
+    pub holder: Option<ClientName>,
+    /// For how long at most.
+    pub left: Option<Duration>,
+}
+
+/// Somebody who wants to hear how a request [waits](Waiting), or nobody.
+#[derive(Clone, Default)]
+pub struct OnWait(Option<Arc<Hear>>);
+
+type Hear = dyn Fn(&Waiting) + Send + Sync;
+
+impl OnWait {
+    /// Calls `hear` when a wait begins, and when it changes.
+    pub fn new(hear: impl Fn(&Waiting) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hear)))
+    }
+
+    fn tell(&self, waiting: &Waiting) {
+        if let Some(hear) = &self.0 {
+            hear(waiting);
+        }
+    }
+}
+
+impl fmt::Debug for OnWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "OnWait(..)" } else { "OnWait" })
+    }
 }
 
 impl LeaseRequest {
@@ -88,7 +130,7 @@ impl Client {
         let mut tickets = Vec::with_capacity(addresses.len());
         for address in addresses {
             let ticket = Ticket::new(self, address.clone(), changed.clone()).await?;
-            tickets.push(Wanted { ticket, stands: None, lost: None, taken: false });
+            tickets.push(Wanted { ticket, stands: None, lost: None, taken: false, told: None });
         }
         Set { wanted: tickets, count, request, changed, hold_until: None, attempts: 0 }.run().await
     }
@@ -102,6 +144,8 @@ struct Wanted {
     lost: Option<LeaseError>,
     /// It became a lease.
     taken: bool,
+    /// What was told of its wait.
+    told: Option<(u64, Option<ClientName>)>,
 }
 
 impl Wanted {
@@ -115,10 +159,27 @@ impl Wanted {
     }
 
     async fn say(&mut self, action: LeaseAction) {
+        if self.lost.is_none() {
+            let answer = self.ticket.say(action).await;
+            self.hear(answer);
+        }
+    }
+
+    /// Asks how it stands. An exporter that is away may be back in time; one that was restarted
+    /// knows nothing of who waited, and is asked `again`.
+    async fn look(&mut self, again: LeaseAction) {
         if self.lost.is_some() {
             return;
         }
-        match self.ticket.say(action).await {
+        match self.ticket.say(self.ticket.alive()).await {
+            Ok(Leased::Ended { why: LeaseEnd::Unknown, .. }) => self.say(again).await,
+            Err(LeaseError::NoExporter { .. } | LeaseError::Silent { .. }) => {}
+            answer => self.hear(answer),
+        }
+    }
+
+    fn hear(&mut self, answer: Result<Leased, LeaseError>) {
+        match answer {
             Ok(Leased::Ended { why: LeaseEnd::TimedOut, .. }) => {
                 let (address, holder) = (self.ticket.address.to_string(), self.holder());
                 self.lost = Some(LeaseError::TimedOut { address, waited: Duration::ZERO, holder });
@@ -135,6 +196,18 @@ impl Wanted {
         match &self.stands {
             Some(Leased::Waiting { holder, .. }) => holder.as_ref().map(ToString::to_string),
             _ => None,
+        }
+    }
+
+    /// Tells how it waits, if that has changed.
+    fn tell(&mut self, on_wait: &OnWait) {
+        let Some(Leased::Waiting { before, holder, left_ms }) = &self.stands else { return };
+        let now = Some((*before, holder.clone()));
+        if self.lost.is_none() && self.told != now {
+            let left = left_ms.map(Duration::from_millis);
+            let (address, before, holder) = (self.ticket.address.clone(), *before, holder.clone());
+            on_wait.tell(&Waiting { address, before, holder, left });
+            self.told = now;
         }
     }
 
@@ -182,6 +255,7 @@ impl Set<'_> {
         join_all(self.wanted.iter_mut().map(|wanted| wanted.say(acquire.clone()))).await;
         let mut poll_at = Instant::now() + POLL_FIRST;
         loop {
+            self.wanted.iter_mut().for_each(|wanted| wanted.tell(&self.request.on_wait));
             self.check(began)?;
             if self.offered() >= self.count
                 && let Some(leases) = self.take().await
@@ -194,13 +268,17 @@ impl Set<'_> {
             let hold_until = self.hold();
             tokio::select! {
                 biased;
-                () = self.changed.notified() => self.look().await,
+                () = self.changed.notified() => self.look(began).await,
                 () = sleep_until(hold_until.unwrap_or(poll_at)), if hold_until.is_some() => {
                     self.let_go().await;
                 }
                 () = sleep_until(poll_at) => {
-                    self.look().await;
-                    poll_at = Instant::now() + POLL_EVERY;
+                    self.look(began).await;
+                    if began.elapsed() > self.request.wait + SLACK {
+                        return Err(self.too_long(began)); // by our clock: the exporter is away
+                    }
+                    let late = began + self.request.wait + SLACK;
+                    poll_at = (Instant::now() + POLL_EVERY).min(late.max(Instant::now() + POLL_FIRST));
                 }
             }
         }
@@ -215,12 +293,23 @@ impl Set<'_> {
     }
 
     /// Asks how each ticket stands.
-    async fn look(&mut self) {
-        let looks = self.wanted.iter_mut().map(|wanted| {
-            let alive = wanted.ticket.alive();
-            wanted.say(alive)
-        });
-        join_all(looks).await;
+    async fn look(&mut self, began: Instant) {
+        let wait = self.request.wait.saturating_sub(began.elapsed());
+        let left = LeaseRequest { wait, ..self.request.clone() };
+        let again = left.acquire(false);
+        join_all(self.wanted.iter_mut().map(|wanted| wanted.look(again.clone()))).await;
+    }
+
+    fn too_long(&self, began: Instant) -> LeaseError {
+        let waits = self.wanted.iter().find(|wanted| !wanted.is_offered());
+        match waits {
+            Some(wanted) => LeaseError::TimedOut {
+                address: wanted.ticket.address.to_string(),
+                holder: wanted.holder(),
+                waited: began.elapsed(),
+            },
+            None => self.first_loss(began),
+        }
     }
 
     /// Confirms as many offers as are wanted. `None` if some were gone already: what was taken of
@@ -255,7 +344,7 @@ impl Set<'_> {
                 return;
             };
             let stands = Some(Leased::Waiting { before: 0, holder: None, left_ms: None });
-            self.wanted.push(Wanted { ticket, stands, lost, taken: false });
+            self.wanted.push(Wanted { ticket, stands, lost, taken: false, told: None });
         }
         let acquire = self.request.acquire(false);
         join_all(self.wanted.iter_mut().map(|wanted| wanted.say(acquire.clone()))).await;

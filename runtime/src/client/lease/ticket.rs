@@ -202,6 +202,9 @@ pub(super) async fn answer(
                 sleep(NOT_YET).await;
             }
             Err(CallError::TimedOut { .. }) => {}
+            Err(error @ (CallError::NotAllowed { .. } | CallError::TurnedAway(_))) => {
+                return Err(LeaseError::NotAllowed(Box::new(error)));
+            }
             Err(other) => return Err(LeaseError::Bus(other.to_string())),
         }
     }

@@ -389,3 +389,27 @@ fn a_flood_of_mistakes_is_cut() {
     assert_eq!(said.lines().count(), 1000);
     assert!(said.ends_with(" more problems)"), "{}", &said[said.len() - 200..]);
 }
+
+#[test]
+fn labels_are_what_selectors_can_name_and_texts_are_no_books() {
+    let (long, book) = ("x".repeat(254), "x".repeat(4097));
+    lines(
+        &said_of(&format!(
+            "  m: {{type: fake-machine, labels: {{a b: c, 'd,e': f, long: {long}}}, \
+             description: {book}}}\n"
+        )),
+        &[
+            "3:36: export.m.labels.\"a b\": no selector could name it: use 1 to 253 of a-z, A-Z, 0-9, \
+             '_', '-', '.', '/' and ':'",
+            "3:44: export.m.labels.\"d,e\": no selector could name it: use 1 to 253 of a-z, A-Z, 0-9, \
+             '_', '-', '.', '/' and ':'",
+            "3:54: export.m.labels.long: the value is longer than 253 bytes",
+            "3:330: export.m.description: the text is longer than 4096 bytes",
+        ],
+    );
+    let many: String = (0..65).map(|n| format!("l{n}: x, ")).collect();
+    lines(
+        &said_of(&format!("  m: {{type: fake-machine, labels: {{{many}}}}}\n")),
+        &["3:35: export.m.labels: 65 labels, where 64 are the most"],
+    );
+}

@@ -3,11 +3,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwap;
-use bus_schema::{ClientName, Path, Refusal, RefusalCode};
+use bus_schema::{ClientName, HookId, Path, Refusal, RefusalCode, Session};
 use tokio::time::Instant;
 
 use super::{
@@ -23,11 +23,15 @@ pub(crate) struct Fence {
     /// Counts who may use it: what was let in under another number may go on no longer.
     generation: AtomicU64,
     gate: ArcSwap<Gate>,
+    /// Whether a hook has used the subtree since this was last asked.
+    hook_acted: AtomicBool,
 }
 
 struct Gate {
     generation: u64,
     standing: Standing,
+    /// The hook that runs now.
+    hook: Option<HookId>,
     /// The moment that the lease ends at, for those who are told.
     until: Option<Instant>,
     rules: Arc<LeaseRules>,
@@ -46,8 +50,9 @@ impl Fence {
             true => Standing::Closed { why: "it needs a lease".to_owned(), lease: None },
             false => Standing::Open,
         };
-        let gate = Gate { generation: 0, standing, until: None, rules };
-        Self { unit, path, generation: AtomicU64::new(0), gate: ArcSwap::from_pointee(gate) }
+        let gate = Gate { generation: 0, standing, hook: None, until: None, rules };
+        let (generation, gate) = (AtomicU64::new(0), ArcSwap::from_pointee(gate));
+        Self { unit, path, generation, gate, hook_acted: AtomicBool::new(false) }
     }
 
     /// Lets a call or stream in, or not.
@@ -84,14 +89,66 @@ impl Fence {
     /// Says who may use the subtree from now on. What was let in before may go on only if it was
     /// under the same lease; whether it was is known by the generation.
     pub(crate) fn set(&self, standing: Standing, until: Option<Instant>) {
-        let old = self.gate.load();
-        let generation = match same_lease(&old.standing, &standing) {
-            true => old.generation,
-            false => old.generation + 1,
-        };
-        let rules = old.rules.clone();
-        self.gate.store(Arc::new(Gate { generation, standing, until, rules }));
-        self.generation.store(generation, Ordering::Release);
+        self.change(|old| {
+            let (generation, hook) = match same_lease(&old.standing, &standing) {
+                true => (old.generation, old.hook),
+                false => (old.generation + 1, None), // a hook of what was before acts no more
+            };
+            let (standing, rules) = (standing.clone(), old.rules.clone());
+            Gate { generation, standing, hook, until, rules }
+        });
+    }
+
+    /// Lets a call or stream of a hook in, or not.
+    ///
+    /// # Errors
+    ///
+    /// *not-leased*: the hook of that session does not run for this subtree now.
+    pub(crate) fn admit_hook(&self, session: Option<Session>) -> Result<Pass, Refusal> {
+        let gate = self.gate.load();
+        if session.is_some() && gate.hook == session.map(Session::hook) {
+            self.hook_acted.store(true, Ordering::Relaxed);
+            return Ok(Pass { unit: self.unit, generation: gate.generation });
+        }
+        let text = format!(
+            "a hook may use the drivers of its own subtree, while it runs: none that speaks like \
+             this runs for {} now",
+            shown(&self.path)
+        );
+        Err(Refusal::new(RefusalCode::NotLeased, text))
+    }
+
+    /// From now on this hook may use the subtree.
+    pub(crate) fn open_for_hook(&self, hook: HookId) {
+        self.hold_for(Some(hook), |_| true);
+    }
+
+    /// The hook has ended: what it has begun may go on no longer.
+    pub(crate) fn close_for_hook(&self, hook: HookId) {
+        self.hold_for(None, |now| now == Some(hook));
+    }
+
+    /// Whether a hook has used the subtree since this was last asked.
+    pub(crate) fn take_hook_acted(&self) -> bool {
+        self.hook_acted.swap(false, Ordering::Relaxed)
+    }
+
+    fn hold_for(&self, hook: Option<HookId>, if_now: impl Fn(Option<HookId>) -> bool) {
+        self.change(|old| {
+            let (generation, hook) = match if_now(old.hook) {
+                true => (old.generation + 1, hook),
+                false => (old.generation, old.hook),
+            };
+            let (standing, rules) = (old.standing.clone(), old.rules.clone());
+            Gate { generation, standing, hook, until: old.until, rules }
+        });
+    }
+
+    /// The keeper and a hook's task may change it at the same time.
+    fn change(&self, to: impl Fn(&Gate) -> Gate) {
+        self.gate.rcu(|old| to(old));
+        // Whoever is later has seen the other's change, and so has the higher number.
+        self.generation.fetch_max(self.gate.load().generation, Ordering::Release);
     }
 
     /// The number that operations have which may go on, and whose they may be; none may go on that
@@ -112,9 +169,9 @@ impl Fence {
     /// Other rules are in force.
     pub(crate) fn follow(&self, rules: &Arc<LeaseRules>) {
         self.gate.rcu(|gate| {
-            let Gate { generation, standing, until, .. } = &**gate;
-            let (generation, standing, until) = (*generation, standing.clone(), *until);
-            Gate { generation, standing, until, rules: rules.clone() }
+            let Gate { generation, standing, hook, until, .. } = &**gate;
+            let (generation, hook, until) = (*generation, *hook, *until);
+            Gate { generation, standing: standing.clone(), hook, until, rules: rules.clone() }
         });
     }
 
@@ -164,6 +221,11 @@ impl Fence {
 fn same_lease(old: &Standing, new: &Standing) -> bool {
     match (old, new) {
         (Standing::Leased(old), Standing::Leased(new)) => old.epoch == new.epoch,
+        // It was renewed or shared while its hook runs.
+        (
+            Standing::Closed { why, lease: Some(old) },
+            Standing::Closed { why: now, lease: Some(new) },
+        ) => old.epoch == new.epoch && why == now,
         (old, new) => old == new,
     }
 }
@@ -220,5 +282,38 @@ mod tests {
         assert!(!fence.holds(pass) && fence.admit(&name("alice"), Some(8)).is_err());
         fence.set(Standing::Open, None);
         assert!(!fence.holds(free), "a lease was in between");
+    }
+
+    #[test]
+    fn a_hook_uses_its_own_subtree_while_it_runs_and_not_a_moment_longer() {
+        let fence = Fence::new(0, Path::ROOT, Arc::default());
+        let (own, other) = (HookId(1), HookId(2));
+        let admit = |hook, random| fence.admit_hook(Some(Session::of_hook(hook, random)));
+        let starting = |allowed| {
+            let lease = Lease { starting: true, allowed, ..lease("alice", 8) };
+            Standing::Closed { why: "its hook runs".to_owned(), lease: Some(lease) }
+        };
+        assert!(admit(own, 7).is_err(), "none runs");
+        fence.set(starting(vec![]), None);
+        fence.open_for_hook(own);
+        assert!(admit(other, 7).is_err() && fence.admit_hook(None).is_err());
+        assert!(fence.admit(&name("alice"), Some(8)).is_err(), "the lease has not begun");
+        assert!(!fence.take_hook_acted());
+        let pass = admit(own, 7).unwrap();
+        assert_eq!(admit(own, 8), Ok(pass), "another process of it");
+        assert!(fence.holds(pass) && fence.take_hook_acted() && !fence.take_hook_acted());
+        fence.set(starting(vec![name("bob")]), None);
+        assert!(fence.holds(pass), "the lease was shared meanwhile");
+        fence.close_for_hook(other);
+        assert!(fence.holds(pass), "another hook has ended");
+        fence.close_for_hook(own);
+        assert!(!fence.holds(pass) && admit(own, 7).is_err());
+        assert!(!fence.lets_go_on()(pass, &name("exporter")));
+        fence.open_for_hook(own);
+        let pass = admit(own, 7).unwrap();
+        fence.set(Standing::Leased(lease("alice", 8)), None);
+        assert!(!fence.holds(pass) && admit(own, 7).is_err());
+        fence.close_for_hook(own);
+        assert!(fence.admit(&name("alice"), Some(8)).is_ok());
     }
 }

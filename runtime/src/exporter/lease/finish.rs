@@ -5,19 +5,20 @@ use std::{sync::Arc, time::Duration};
 use bus_schema::{Board, EventKind, codec, subject::FromExporter};
 use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     HookFailure, Hooks,
     book::Lease,
     hook::{self, When},
 };
-use crate::exporter::{AT_ONCE, core::Core, presence, slot::Slot, supervisor::make_safe};
+use crate::exporter::{AT_ONCE, Stopped, core::Core, presence, slot::Slot, supervisor::make_safe};
 
 /// Operations of a lease that ended are looked at this often, first and later.
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_LATER: Duration = Duration::from_millis(50);
 
-/// Runs the hook before a lease.
+/// Runs the hook before a lease, until that is over.
 ///
 /// # Errors
 ///
@@ -27,8 +28,9 @@ pub(super) async fn before(
     hooks: &Hooks,
     unit: usize,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
-    run_hook(core, hooks, When::Before, unit, lease).await
+    run_hook(core, hooks, When::Before, unit, lease, stop).await
 }
 
 /// Waits until what ran under a lease has ended, makes its devices safe, runs the hook after it,
@@ -44,11 +46,37 @@ pub(super) async fn finish(
     lease: &Lease,
     has_run: bool,
 ) -> Result<(), NotReady> {
+    let fence = core.leases.fence(unit);
+    until_gone(core, unit).await;
+    fence.take_hook_acted(); // the hook before the lease
+    make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: has_run })?;
+    if !has_run {
+        let after = run_hook(core, hooks, When::After, unit, lease, &core.stop).await;
+        after.map_err(|why| NotReady { why, after_has_run: false })?;
+    }
+    let healthy = check_health(core, hooks, unit, lease, has_run).await;
+    if fence.take_hook_acted() {
+        // A script may leave a board powered, and the next holder is not to find it so.
+        make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: true })?;
+    }
+    healthy.map_err(|why| NotReady { why, after_has_run: true })
+}
+
+/// Waits until every operation has ended that may go on no longer.
+pub(super) async fn until_gone(core: &Core, unit: usize) {
     let mut pause = LOOK_FIRST;
     while core.ledger().going(unit, &core.leases.fence(unit).lets_go_on()) {
         sleep(pause).await;
         pause = (2 * pause).min(LOOK_LATER);
     }
+}
+
+/// Makes the devices of a subtree safe.
+///
+/// # Errors
+///
+/// Which are not.
+async fn make_unit_safe(core: &Arc<Core>, unit: usize) -> Result<(), String> {
     let not_safe: Vec<_> = stream::iter(slots(core, unit))
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?; // whoever makes its next value makes it safe
@@ -58,16 +86,10 @@ pub(super) async fn finish(
         .filter_map(|address| async { address })
         .collect()
         .await;
-    if !not_safe.is_empty() {
-        let why = format!("not safe: {}", not_safe.join(", "));
-        return Err(NotReady { why, after_has_run: has_run });
+    match not_safe.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not safe: {}", not_safe.join(", "))),
     }
-    if !has_run {
-        let after = run_hook(core, hooks, When::After, unit, lease).await;
-        after.map_err(|why| NotReady { why, after_has_run: false })?;
-    }
-    let healthy = check_health(core, hooks, unit, lease, has_run).await;
-    healthy.map_err(|why| NotReady { why, after_has_run: true })
 }
 
 /// Why a subtree is not granted again yet.
@@ -89,7 +111,7 @@ async fn check_health(
     let (Some(check), Some(slot)) = (&hooks.health, slots(core, unit).into_iter().next()) else {
         return Ok(());
     };
-    let outcome = hook::run(core, &slot, check, When::Health, lease).await;
+    let outcome = hook::run(core, &slot, check, When::Health, lease, &core.stop).await;
     let path = &core.leases.fence(unit).path;
     match outcome {
         Ok(()) if again => core.event(EventKind::HealthPassed, path, None, None, ""),
@@ -112,6 +134,7 @@ async fn run_hook(
     when: When,
     unit: usize,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
     let hook = match when {
         When::Before => &hooks.before,
@@ -121,7 +144,7 @@ async fn run_hook(
     let (Some(hook), Some(slot)) = (hook, slots(core, unit).into_iter().next()) else {
         return Ok(());
     };
-    let Err(why) = hook::run(core, &slot, hook, when, lease).await else { return Ok(()) };
+    let Err(why) = hook::run(core, &slot, hook, when, lease, stop).await else { return Ok(()) };
     let why = format!("{why}; its output is call {} of {}", when.call_id(lease), lease.client);
     tracing::warn!(unit, why, "hook failed");
     match hook.on_failure {
@@ -134,7 +157,7 @@ async fn run_hook(
         HookFailure::EndLease => Err(why),
         HookFailure::Exit => {
             tracing::error!("a hook failed: the exporter stops, as its configuration says");
-            core.stop.cancel();
+            core.stop_for(Stopped::Hook(why.clone()));
             Err(why)
         }
     }

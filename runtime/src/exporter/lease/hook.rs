@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use bus_schema::{CallId, Fault, StreamId, Type, encode_value, message::Begin};
+use bus_schema::{
+    CallId, Fault, HookId, StreamId, Type, encode_value,
+    message::{Begin, ResetCode},
+};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -11,8 +14,9 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::book::Lease;
+use super::{book::Lease, finish::until_gone};
 use crate::{
     bus::random,
     exporter::{core::Core, recorder::Recorder, slot::Slot},
@@ -23,6 +27,24 @@ use crate::{
 const KILL_AFTER: Duration = Duration::from_secs(5);
 /// Output is read this long after the hook has ended: a child of it may keep the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Variables of a person's or another broker's, and of a lease around this process.
+const FOREIGN: [&str; 15] = [
+    "NATS_URL",
+    "NATS_CONTEXT",
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TOKEN",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_KEY",
+    "JMP_BUS_CLIENT",
+    "JMP_BUS_LEASE",
+    "JMP_BUS_PLACE",
+    "JMP_BUS_HOOK",
+    "JMP_BUS_ROOT",
+];
 /// Output that is read at a time.
 const READ_BYTES: usize = 8192;
 
@@ -92,7 +114,8 @@ impl When {
     }
 }
 
-/// Runs a hook to its end, or to the end of its time.
+/// Runs a hook to its end, or to the end of its time, or until it is to `stop`, which is no
+/// failure.
 ///
 /// # Errors
 ///
@@ -103,14 +126,18 @@ pub(super) async fn run(
     hook: &Hook,
     when: When,
     lease: &Lease,
+    stop: &CancellationToken,
 ) -> Result<(), String> {
     let end = record(core, slot, when, lease);
     let until = Instant::now() + hook.timeout;
-    let outcome = match spawn(core, hook, lease, &slot.address) {
+    let own = HookId(u32::try_from(random() >> 32).expect("half of it"));
+    slot.fence.open_for_hook(own);
+    let outcome = match spawn(core, hook, lease, &slot.address, own) {
         Ok(mut child) => {
             let said = [reader(child.stdout.take()), reader(child.stderr.take())];
             let reading = said.map(|pipe| core.tasks.spawn(copy(pipe, end.clone())));
-            let outcome = wait(&mut child, hook, until).await;
+            let outcome = wait(&mut child, hook, until, stop).await;
+            cut_off(core, slot, own).await;
             for reading in reading {
                 let stop = reading.abort_handle();
                 if timeout(LAST_WORDS, reading).await.is_err() {
@@ -119,7 +146,10 @@ pub(super) async fn run(
             }
             outcome
         }
-        Err(error) => Err(format!("cannot run {}: {error}", hook.exec.display())),
+        Err(error) => {
+            slot.fence.close_for_hook(own);
+            Err(format!("cannot run {}: {error}", hook.exec.display()))
+        }
     };
     let outcome = outcome.map_err(|why| format!("{}: {why}", when.name()));
     if let Some(end) = end {
@@ -128,14 +158,37 @@ pub(super) async fn run(
     outcome
 }
 
-fn spawn(core: &Core, hook: &Hook, lease: &Lease, address: &str) -> std::io::Result<Child> {
-    Command::new(&hook.exec)
+/// Ends what a hook has begun, and returns when it has: whoever is next finds nobody there.
+async fn cut_off(core: &Core, slot: &Slot, hook: HookId) {
+    slot.fence.close_for_hook(hook);
+    let may_go_on = slot.fence.lets_go_on();
+    core.ledger().cut(&may_go_on);
+    let text = "the hook that it was opened by has ended";
+    core.switchboard.cut(&may_go_on, ResetCode::LeaseEnded, text);
+    until_gone(core, slot.fence.unit).await;
+}
+
+fn spawn(
+    core: &Core,
+    hook: &Hook,
+    lease: &Lease,
+    address: &str,
+    own: HookId,
+) -> std::io::Result<Child> {
+    let mut command = Command::new(&hook.exec);
+    // What this process was started with is not what a hook is to use.
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command
         .arg("-c")
         .arg(&hook.script)
         .env("LEASE_NAME", format!("{address}#{}", lease.epoch))
         .env("CLIENT_NAME", lease.client.as_str())
         .env("JMP_BUS_ROOT", core.root.as_str())
         .env("JMP_BUS_EXPORTER", core.name.as_str())
+        .env("JMP_BUS_HOOK", format!("{}:{own}", core.name))
+        .envs(core.bus.variables())
         .env("TERM", "dumb")
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
@@ -147,26 +200,44 @@ fn spawn(core: &Core, hook: &Hook, lease: &Lease, address: &str) -> std::io::Res
 }
 
 /// Waits for the end of a hook. After its time it is killed with all its children.
-async fn wait(child: &mut Child, hook: &Hook, until: Instant) -> Result<(), String> {
+async fn wait(
+    child: &mut Child,
+    hook: &Hook,
+    until: Instant,
+    stop: &CancellationToken,
+) -> Result<(), String> {
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let kill = |signal| {
         if let Some(group) = group {
             let _ = kill_process_group(group, signal); // it may have ended by itself
         }
     };
-    match timeout_at(until, child.wait()).await {
+    let ended = tokio::select! {
+        biased;
+        ended = timeout_at(until, child.wait()) => ended,
+        () = stop.cancelled() => {
+            end(child, kill).await;
+            return Ok(());
+        }
+    };
+    match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("it failed: {status}")),
         Ok(Err(error)) => Err(format!("it cannot be waited for: {error}")),
         Err(_elapsed) => {
-            kill(Signal::TERM);
-            let ended = timeout(KILL_AFTER, child.wait()).await;
-            kill(Signal::KILL); // its children may have stayed
-            if ended.is_err() {
-                let _ = child.wait().await;
-            }
+            end(child, kill).await;
             Err(format!("it took more than {}", humantime::format_duration(hook.timeout)))
         }
+    }
+}
+
+/// Ends a hook and all its children: first they are asked to.
+async fn end(child: &mut Child, kill: impl Fn(Signal)) {
+    kill(Signal::TERM);
+    let ended = timeout(KILL_AFTER, child.wait()).await;
+    kill(Signal::KILL); // its children may have stayed
+    if ended.is_err() {
+        let _ = child.wait().await;
     }
 }
 

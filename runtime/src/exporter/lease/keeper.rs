@@ -15,8 +15,10 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Hooks, Journal, LeaseRules, Leases, Word,
@@ -48,6 +50,8 @@ pub(crate) struct Keeper {
     suspended: Vec<(Vec<UnitAt>, oneshot::Sender<()>)>,
     /// The leases whose hook after them has run, of subtrees that are not ready all the same.
     after_has_run: HashMap<UnitAt, u64>,
+    /// The hooks before leases that run, or have run.
+    begun: HashMap<UnitAt, Beginning>,
     inbox: mpsc::Receiver<Word>,
     clock: Clock,
     /// How often the connection was made, and when it was last looked at.
@@ -56,6 +60,12 @@ pub(crate) struct Keeper {
     /// Why the journal cannot be written, if so, and when it is tried again.
     broken: Option<(String, Instant)>,
     board: BoardShown,
+}
+
+/// A hook before a lease: how it is stopped, and waited for.
+struct Beginning {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// What was published of the board, and when.
@@ -115,6 +125,7 @@ impl Keeper {
             journal,
             hooks: Arc::new(hooks),
             suspended: Vec::new(),
+            begun: HashMap::new(),
             after_has_run: HashMap::new(),
             inbox,
             clock,
@@ -429,23 +440,31 @@ impl Keeper {
         self.core.switchboard.cut(&may_go_on, ResetCode::LeaseEnded, text);
     }
 
-    fn begin(&self, unit: UnitAt) {
+    fn begin(&mut self, unit: UnitAt) {
         let Standing::Closed { lease: Some(lease), .. } = self.book.standing(unit) else { return };
         let (core, hooks) = (self.core.clone(), self.hooks.clone());
-        self.core.tasks.spawn(async move {
+        let stop = self.core.stop.child_token();
+        let ends = stop.clone();
+        let task = self.core.tasks.spawn(async move {
             let epoch = lease.epoch;
-            let hook = finish::before(&core, &hooks, unit, &lease).await;
+            let hook = finish::before(&core, &hooks, unit, &lease, &ends).await;
             // Full only if thousands wait, and then the lease ends by its own time.
             let _ = core.leases.tell(Word::Begun { unit, epoch, hook });
         });
+        self.begun.insert(unit, Beginning { stop, task });
     }
 
-    fn finish(&self, unit: UnitAt) {
+    fn finish(&mut self, unit: UnitAt) {
         let Some(lease) = self.book.units[unit].lease().cloned() else { return };
         let has_run = self.after_has_run.get(&unit) == Some(&lease.epoch);
+        let begun = self.begun.remove(&unit);
         let (core, hooks) = (self.core.clone(), self.hooks.clone());
         self.core.tasks.spawn(async move {
             let epoch = lease.epoch;
+            if let Some(Beginning { stop, task }) = begun {
+                stop.cancel(); // the lease may have ended before it began
+                let _ = task.await;
+            }
             let ready = finish::finish(&core, &hooks, unit, &lease, has_run).await;
             let word = Word::Settled { unit, epoch, ready };
             let _ = core.leases.words.send(word).await; // gone: the exporter stops
