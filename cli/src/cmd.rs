@@ -25,6 +25,7 @@ mod logs;
 mod maintenance;
 mod place;
 mod put;
+mod reload;
 mod resume;
 mod run;
 mod serve;
@@ -98,6 +99,7 @@ commands! {
     drain Drain Client,
     maintenance Maintenance Client,
     resume Resume Client,
+    reload Reload Client,
     shell Shell Holder,
     run Run Holder,
     logs Logs Client,

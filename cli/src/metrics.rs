@@ -20,6 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const AT_ONCE: usize = 8;
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 8 << 10;
+/// A request is there within this time: those that say nothing must not keep others out.
+const HEAD_WITHIN: Duration = Duration::from_secs(1);
 /// A request and its answer take at most so long.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -76,7 +78,8 @@ impl Endpoint {
 }
 
 async fn answer(mut scraper: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let (status, body) = match read_head(&mut scraper).await? {
+    let head = timeout(HEAD_WITHIN, read_head(&mut scraper)).await;
+    let (status, body) = match head.map_err(|_elapsed| io::ErrorKind::TimedOut)?? {
         None => (Status::TooLarge, String::new()),
         Some(head) => respond(&head, metrics),
     };

@@ -17,6 +17,7 @@ mod operation;
 mod outbox;
 mod presence;
 mod recorder;
+mod reload;
 mod request;
 mod service;
 mod slot;
@@ -41,6 +42,7 @@ pub use self::{
     context::Context,
     lease::{AccessRule, Hook, HookFailure, Hooks, LeaseRules},
     metrics::Metrics,
+    reload::ConfigSource,
     turn::TurnGuard,
 };
 pub(crate) use self::{
@@ -53,6 +55,7 @@ use self::{
     events::Happened,
     lease::{Fences, Journal, JournalError, JournalOpened, Keeper, Leases},
     presence::Presenter,
+    reload::{Reloader, Reloads},
     supervisor::{Supervision, SupervisorMsg, make, make_safe},
     tree::Tree,
 };
@@ -83,6 +86,8 @@ pub struct ExporterConfig {
     pub leases: LeaseRules,
     /// What runs around a lease.
     pub hooks: Hooks,
+    /// Reads all this anew, for [`Exporter::reload`] and for admins.
+    pub source: Option<ConfigSource>,
     /// Where its log and those of its drivers are taken from. Without one they are not on the bus.
     pub log: Option<LogTap>,
 }
@@ -98,6 +103,7 @@ impl ExporterConfig {
             state_dir: None,
             leases: LeaseRules::default(),
             hooks: Hooks::default(),
+            source: None,
             log: None,
         }
     }
@@ -214,10 +220,10 @@ impl Exporter {
     ///
     /// [`ExporterError`]; nothing is left running then.
     pub async fn start(config: ExporterConfig, settings: Settings) -> Result<Self, ExporterError> {
-        let ExporterConfig { name, root, labels, node, state_dir, leases: rules, hooks, log } =
-            config;
+        let ExporterConfig { name, root, labels, node, state_dir, leases: rules, .. } = config;
+        let ExporterConfig { hooks, source, log, .. } = config;
         let fences = Fences::new(&rules);
-        let tree = Tree::of(&name, &labels, node, &fences)?;
+        let tree = Tree::of(&name, &labels, node, &fences, &Tree::default())?;
         if let Some(path) = tree.missing(&fences) {
             return Err(ExporterError::NoSubtree { path: path.to_string() });
         }
@@ -227,8 +233,11 @@ impl Exporter {
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let (host, incarnation) = (crate::host_name(), Incarnation(random()));
-        let (leases, words) = Leases::new(fences, tree.odd(&name));
-        let core = Core::new(root, name, incarnation, host, bus, bulk, tree.slots(), leases, stop);
+        let (leases, words) = Leases::new(fences);
+        let (reloads, wishes) = Reloads::new();
+        let slots = tree.slots();
+        let core =
+            Core::new(root, name, incarnation, host, bus, bulk, slots, leases, reloads, stop);
         let is_among_us = is_private && core.control().is_authenticated();
         if !core.control().vouches() && !is_among_us {
             tracing::warn!(
@@ -268,7 +277,16 @@ impl Exporter {
         core.tasks.spawn(outbox::post(core.clone()));
         core.tasks.spawn(events::post(core.clone()));
         core.events.tell(Happened::now(EventKind::ExporterUp).because(&core.host));
-        tracing::info!(exporter = %core.name, drivers = core.slots.len(), %incarnation, "exporter is up");
+        tracing::info!(exporter = %core.name, drivers = core.slots().by_id.len(), %incarnation, "exporter is up");
+        let reloader = Reloader {
+            core: core.clone(),
+            tree,
+            supervisor: supervision.supervisor.clone(),
+            presenter: presenter.clone(),
+            source,
+            wishes,
+        };
+        core.tasks.spawn(reloader.run());
         let marker = marker.map(|marker| marker.path);
         Ok(Self { core, supervision, presenter, marker, _stop_on_drop: stop_on_drop })
     }
@@ -281,6 +299,16 @@ impl Exporter {
     /// Its figures.
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.core)
+    }
+
+    /// Reads its configuration anew, if it has a source for that: what that does not change goes
+    /// on as it is, leases included. Says what was changed.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was changed, for people.
+    pub async fn reload(&self, by: &str) -> Result<String, String> {
+        self.core.reloads.ask(by.to_owned()).await
     }
 
     /// Resolves when the exporter has stopped by itself, with why.
@@ -365,10 +393,11 @@ async fn move_in(
     if unclean {
         tracing::warn!("the last run did not end well: devices are made safe");
     }
-    stream::iter(core.slots.values())
+    stream::iter(core.slots().by_id.values())
         .for_each_concurrent(AT_ONCE, |slot| async move {
             let made = make(slot).await;
-            if let (true, Ok(driver)) = (unclean && !held.contains(&slot.fence.unit), &made) {
+            if let (true, Ok(driver)) = (unclean && !held.contains(&slot.fence.unit), &made.driver)
+            {
                 make_safe(core, slot, driver).await;
             }
             let message = |done| SupervisorMsg::Made(slot.clone(), made, Some(done));
@@ -398,10 +427,8 @@ async fn listen(core: &Arc<Core>) -> Result<(), BusError> {
     for (verb, subscription) in desk::subscribe(core).await? {
         core.tasks.spawn(desk::desk(core.clone(), verb, subscription));
     }
-    for slot in core.slots.values() {
-        let subject = FromClient::driver_wildcard(&core.root, &core.name, slot.id);
-        let subscription = core.control().subscribe(subject).await?;
-        core.tasks.spawn(gate::gate(core.clone(), slot.clone(), subscription));
+    for slot in core.slots().by_id.values() {
+        gate::open(core, slot).await?;
     }
     let name = core.name.as_str();
     core.bulk.confirm(inbox.token(random()), name, &[&inbox.wildcard()]).await?;
@@ -445,7 +472,7 @@ async fn drain(core: &Core, grace: Duration) -> usize {
 
 /// Makes every device safe; gives the addresses of those that are not.
 async fn make_all_safe(core: &Arc<Core>) -> Vec<String> {
-    stream::iter(core.slots.values())
+    stream::iter(core.slots().by_id.values())
         .map(|slot| async move {
             let tenant = slot.tenant().ok()?;
             (!make_safe(core, slot, &tenant.driver).await).then(|| slot.address.to_string())

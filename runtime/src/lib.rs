@@ -53,8 +53,8 @@ pub use config::{
     parse_places, read_places,
 };
 pub use exporter::{
-    AccessRule, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure, Hooks,
-    LeaseRules, Metrics, ShutdownError, Stopped, TurnGuard,
+    AccessRule, ConfigSource, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure,
+    Hooks, LeaseRules, Metrics, ShutdownError, Stopped, TurnGuard,
 };
 pub use lend::{Lend, LendError, Moved, OnMoved, Put, Stored, StoredFile};
 pub use local::{Served, serve};

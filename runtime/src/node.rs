@@ -21,6 +21,9 @@ pub struct Node {
     pub methods_description: BTreeMap<String, String>,
     /// Its children, by name.
     pub children: BTreeMap<String, Node>,
+    /// What it was made from, if that is known: a driver that is made from the same again goes on
+    /// when the configuration is read anew.
+    pub made_from: Option<Arc<str>>,
 }
 
 /// What a [`Node`] is.
@@ -52,6 +55,7 @@ impl Node {
             description: String::new(),
             methods_description: BTreeMap::new(),
             children: BTreeMap::new(),
+            made_from: None,
         }
     }
 
@@ -64,6 +68,12 @@ impl Node {
             Box::pin(async move { Ok(driver) })
         });
         Self::new(kind, factory)
+    }
+
+    /// Says of it, and of all below it, what they were made from.
+    pub(crate) fn say_made_from(&mut self, what: &Arc<str>) {
+        self.made_from = Some(what.clone());
+        self.children.values_mut().for_each(|child| child.say_made_from(what));
     }
 
     /// The same node with a child.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use runtime::{BrokerOptions, Config, LocalBroker, OnProgress, Progress, ScratchDir};
 use serde_json::json;
 
-use super::serve::{Serving, serve};
+use super::serve::{Again, Serving, serve};
 use crate::{advice::CliError, desk, session::Session};
 
 /// What is served where no configuration is given.
@@ -57,7 +57,12 @@ impl Cmd {
         };
         session.out.document(&data, text).await?;
         let grace = std::time::Duration::from_secs(5);
-        let serving = Serving { config, settings, state_dir, grace, metrics: None };
+        let source = self.file.clone().map(|file| {
+            let (kinds, root) = (session.kinds.clone(), session.root());
+            let state_dir = state_dir.clone();
+            Again { file, kinds, root, state_dir, may_run_commands: true }.source()
+        });
+        let serving = Serving { config, settings, state_dir, source, grace, metrics: None };
         let served = Box::pin(serve(session, serving)).await;
         drop(announced); // before the broker: who finds it may use it
         broker.stop().await;

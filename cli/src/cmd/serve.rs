@@ -1,10 +1,17 @@
 //! `jmp-bus serve`: puts the devices of a configuration on the bus.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use bus_schema::permission::Role;
-use runtime::{Config, Exporter, ExporterConfig, Settings, Stopped};
+use bus_schema::{Root, permission::Role};
+use runtime::{Config, ConfigSource, Exporter, ExporterConfig, Kinds, Settings, Stopped};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::check::count;
@@ -19,7 +26,8 @@ use crate::{
 /// Serve the drivers of a configuration until told to stop.
 ///
 /// SIGTERM or Ctrl-C: running calls may end, devices are made safe, then it leaves. A second one
-/// does not wait for running calls.
+/// does not wait for running calls. SIGHUP, or `jmp-bus reload`: the configuration is read anew, and
+/// what that does not change goes on, leases included. (From a terminal SIGHUP is its end.)
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
     /// The configuration.
@@ -48,28 +56,72 @@ impl Cmd {
         }
         let settings = session.settings()?;
         check_credentials(&config, &settings)?;
-        if !self.insecure {
-            self.refuse_to_run_commands_for_anybody(&config, &settings).await?;
+        let may_run_commands = self.insecure || may_run_commands(&settings).await?;
+        if !may_run_commands {
+            refuse_to_run_commands(&config, &self.file)?;
         }
-        let (grace, metrics) = (self.grace, self.metrics);
-        serve(session, Serving { config, settings, state_dir, grace, metrics }).await
+        let again = Again {
+            file: self.file,
+            kinds: session.kinds.clone(),
+            root: session.root(),
+            state_dir: state_dir.clone(),
+            may_run_commands,
+        };
+        let (grace, metrics, source) = (self.grace, self.metrics, Some(again.source()));
+        serve(session, Serving { config, settings, state_dir, source, grace, metrics }).await
+    }
+}
+
+/// Whether drivers that run commands may be served: not where the broker asks nobody who they are.
+async fn may_run_commands(settings: &Settings) -> Result<bool, CliError> {
+    Ok(settings.is_loopback() || settings.server().await?.asks_who_one_is)
+}
+
+fn refuse_to_run_commands(config: &Config, file: &Path) -> Result<(), CliError> {
+    if config.runs_commands.is_empty() {
+        return Ok(());
+    }
+    let drivers: Vec<_> = config.runs_commands.iter().map(ToString::to_string).collect();
+    let (file, drivers) = (file.display().to_string(), drivers.join(", "));
+    Err(CliError::Insecure { file, drivers })
+}
+
+/// How a configuration is read again.
+pub(crate) struct Again {
+    pub(crate) file: PathBuf,
+    pub(crate) kinds: Kinds,
+    pub(crate) root: Root,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) may_run_commands: bool,
+}
+
+impl Again {
+    pub(crate) fn source(self) -> ConfigSource {
+        ConfigSource::new(move || self.read())
     }
 
-    async fn refuse_to_run_commands_for_anybody(
-        &self,
-        config: &Config,
-        settings: &Settings,
-    ) -> Result<(), CliError> {
-        if config.runs_commands.is_empty() || settings.is_loopback() {
-            return Ok(());
+    fn read(&self) -> Result<ExporterConfig, String> {
+        let config = Config::read(&self.file, &self.kinds, &self.state_dir)
+            .map_err(|errors| errors.to_string())?;
+        if !self.may_run_commands {
+            refuse_to_run_commands(&config, &self.file).map_err(|error| error.to_string())?;
         }
-        let authenticated = settings.server().await?.asks_who_one_is;
-        if authenticated {
-            return Ok(());
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
         }
-        let drivers: Vec<_> = config.runs_commands.iter().map(ToString::to_string).collect();
-        let (file, drivers) = (self.file.display().to_string(), drivers.join(", "));
-        Err(CliError::Insecure { file, drivers })
+        Ok(to_be_served(config, self.root.clone(), self.state_dir.clone()))
+    }
+}
+
+/// What a file says, as an exporter takes it.
+fn to_be_served(config: Config, root: Root, state_dir: PathBuf) -> ExporterConfig {
+    ExporterConfig {
+        root,
+        labels: config.labels,
+        state_dir: Some(state_dir),
+        leases: config.leases,
+        hooks: config.hooks,
+        ..ExporterConfig::new(config.name, config.root)
     }
 }
 
@@ -94,6 +146,8 @@ pub(crate) struct Serving {
     pub(crate) config: Config,
     pub(crate) settings: Settings,
     pub(crate) state_dir: PathBuf,
+    /// How the configuration is read again, if it can be.
+    pub(crate) source: Option<ConfigSource>,
     /// How long running calls may take to end.
     pub(crate) grace: Duration,
     /// Where figures are given.
@@ -103,23 +157,17 @@ pub(crate) struct Serving {
 /// Serves until told to stop.
 pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), CliError> {
     let mut interrupt = Interrupt::listen()?;
-    let Serving { config, settings, state_dir, grace, metrics } = serving;
+    let hang_up = signal(SignalKind::hangup());
+    let hang_up = hang_up.map_err(|source| CliError::io("listen for signals", source))?;
+    let Serving { config, settings, state_dir, source, grace, metrics } = serving;
     let endpoint = match metrics {
         Some(address) => Some(listen(session, address).await?),
         None => None,
     };
-    let drivers = count(&config.root);
-    let exporter = ExporterConfig {
-        root: session.root(),
-        labels: config.labels,
-        state_dir: Some(state_dir),
-        leases: config.leases,
-        hooks: config.hooks,
-        log: Some(session.log.clone()),
-        ..ExporterConfig::new(config.name.clone(), config.root)
-    };
+    let (name, drivers) = (&config.name.clone(), count(&config.root));
+    let exporter = to_be_served(config, session.root(), state_dir);
+    let exporter = ExporterConfig { source, log: Some(session.log.clone()), ..exporter };
     let exporter = Exporter::start(exporter, settings).await?;
-    let name = &config.name;
     let mut data = json!({ "up": name, "drivers": drivers });
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let _stop_on_drop = stop.clone().drop_guard();
@@ -138,6 +186,7 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
             None
         }
         why = exporter.stopped() => Some(why),
+        () = follow(&exporter, hang_up, session) => None,
     };
     manager.stopping();
     let stopping = exporter.shutdown(grace);
@@ -153,6 +202,17 @@ pub(crate) async fn serve(session: &Session, serving: Serving) -> Result<(), Cli
         Some(Stopped::Replaced) => Err(CliError::Replaced(name.to_string())),
         Some(Stopped::Hook(why)) => Err(CliError::HookFailed(why)),
         None => Ok(()),
+    }
+}
+
+/// Reads the configuration anew at each SIGHUP. Ends when a terminal was closed.
+async fn follow(exporter: &Exporter, mut hang_up: Signal, session: &Session) {
+    let of_a_terminal = std::io::stdin().is_terminal();
+    while hang_up.recv().await.is_some() && !of_a_terminal {
+        match exporter.reload("SIGHUP").await {
+            Ok(done) => session.out.note(format_args!("read anew: {done}")),
+            Err(why) => session.out.note(format_args!("nothing was changed: {why}")),
+        }
     }
 }
 

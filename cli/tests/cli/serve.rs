@@ -43,6 +43,31 @@ async fn a_configuration_is_served_until_sigterm() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_read_anew_when_an_admin_or_a_signal_says_so() {
+    let lab = Lab::start().await;
+    let file = exporter_yaml(&lab, GOOD);
+    let mut serve = lab.spawn(&["serve", file.to_str().unwrap()]);
+    assert_eq!(serve.line().await, "desk is up with 3 drivers");
+    std::fs::write(&file, GOOD.replace("{power:", "{light:")).unwrap();
+    let done = lab.run(&["reload", "desk", "-o", "json"]).await.json();
+    assert_eq!(done[0]["done"], "drivers: 1 new, 0 changed, 1 gone, 2 as they were");
+    lab.run(&["call", "desk/group/light", "on"]).await.ok();
+    lab.run(&["call", "desk/group/power", "on"]).await.failed(10);
+    assert!(lab.run(&["list"]).await.ok().contains("group/light"));
+
+    std::fs::write(&file, GOOD.replace("composite", "compsite")).unwrap();
+    let wrong = lab.run(&["reload", "desk"]).await.failed(12);
+    assert!(wrong.contains("exporter.yaml:4:") && wrong.contains("did you mean"), "{wrong}");
+    lab.run(&["reload", "nobody"]).await.failed(10);
+    std::fs::write(&file, GOOD).unwrap();
+    serve.signal("-HUP").await;
+    while lab.run(&["call", "desk/group/power", "on"]).await.code != Some(0) {} // it takes a moment
+    serve.signal("-TERM").await;
+    assert_eq!(serve.ended().await.code, Some(0));
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn a_mistake_in_a_configuration_is_told_with_its_line() {
     let lab = Lab::start().await;
     let file = exporter_yaml(&lab, GOOD);
@@ -221,6 +246,23 @@ async fn figures_are_given_to_scrapers_and_nothing_to_others() {
         let answer = ask(&address, request).await;
         assert!(answer.starts_with(status), "{answer}");
     }
+    lab.run(&["run", "desk", "--", "true"]).await.ok();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(&address).await.unwrap()); // and never a word
+    }
+    lab.run(&["call", "desk/group/power", "on"]).await.ok();
+    let page = ask(&address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    for line in [
+        "jmp_bus_lease_events_total{what=\"granted\"} 1",
+        "jmp_bus_lease_events_total{what=\"released\"} 1",
+        "jmp_bus_lease_boards{state=\"free\"} 1",
+        "jmp_bus_lease_waiting 0",
+        "jmp_bus_lease_wait_seconds_count 1",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} in {page}");
+    }
+    drop(silent);
     let taken = ["serve", file.to_str().unwrap(), "--metrics", &address];
     assert!(lab.run(&taken).await.failed(1).contains("cannot listen on"));
     serve.signal("-TERM").await;

@@ -26,7 +26,7 @@ pub use self::{
     place::PlaceLease,
     request::{LeaseRequest, OnWait, Waiting},
 };
-use super::{Client, DriverRef, Inner};
+use super::{CallError, Client, DriverRef, Inner};
 
 /// A lease that needs no sign of life is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -36,6 +36,10 @@ const LOOK_STARTING: Duration = Duration::from_secs(2);
 const STARTING_GONE: Duration = Duration::from_secs(12);
 /// The end of a lease is told by its exporter; after this time it will not be.
 const SLACK: Duration = Duration::from_secs(2);
+
+/// A reload is answered when it is done: what is in use has a minute to end, and devices are made
+/// safe.
+const RELOADED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Exclusive use of a subtree of one exporter. It gives its signs of life by itself.
 ///
@@ -311,8 +315,22 @@ impl Client {
     ///
     /// As [`kick`](Self::kick); the refusal of a configuration says what is wrong with it.
     pub async fn reload(&self, exporter: &ExporterName) -> Result<String, LeaseError> {
-        let address = Address { exporter: exporter.clone(), path: Path::ROOT };
-        self.administer(&address, AdminAction::Reload).await
+        let ask = AdminAsk { path: Path::ROOT, driver: None, action: AdminAction::Reload };
+        let to = To::Exporter(ExporterVerb::Admin);
+        // Answered when it is done, and a device may take its time to be made safe.
+        let asked = self.0.ask_exporter(exporter, to, codec::encode(&ask), RELOADED_WITHIN).await;
+        let answer = asked.map_err(|error| match error {
+            CallError::NoDriver { .. } => LeaseError::NoExporter { exporter: exporter.to_string() },
+            CallError::TimedOut { .. } => LeaseError::Silent { exporter: exporter.to_string() },
+            other => LeaseError::Bus(other.to_string()),
+        })?;
+        match codec::decode(answer.payload()) {
+            Ok(Administered::Done { text }) => Ok(text),
+            Ok(Administered::Refused(refusal)) => {
+                Err(LeaseError::Refused { address: exporter.to_string(), refusal })
+            }
+            Err(error) => Err(LeaseError::Garbled(error.to_string())),
+        }
     }
 
     async fn administer(

@@ -166,8 +166,10 @@ impl Tree<'_> {
         let value = value::entries(config, &(kind.config)(), owner, &trail, self.problems)?;
         let site = Site::new(self.exporter.clone(), path.clone(), self.state_dir);
         let site = parts.id.into_iter().fold(site, Site::pinned);
+        let made_from = format!("{} {value:?}", kind.name).into();
         match (kind.build)(value, &site) {
-            Ok(node) => {
+            Ok(mut node) => {
+                node.say_made_from(&made_from);
                 let fits = self.count(drivers_below(&node), keys.at, &trail);
                 fits.then_some(node)
             }

@@ -81,6 +81,7 @@ impl<'a> Tree<'a> {
         let targets = self.refs.targets(self.problems);
         match root {
             Ok(mut root) => {
+                root.say_made_from(&COMPOSITE.into());
                 root.children.extend(children);
                 aim(&mut root, &Path::ROOT, &targets);
                 Some(root)
@@ -188,6 +189,7 @@ impl<'a> Tree<'a> {
             description: String::new(),
             methods_description: BTreeMap::new(),
             children: BTreeMap::new(),
+            made_from: None,
         })
     }
 

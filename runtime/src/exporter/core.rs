@@ -1,14 +1,13 @@
 //! What all tasks of an exporter share.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bus_schema::{
-    CallId, ClientName, DriverId, EventKind, ExporterName, Incarnation, Path, Refusal, Root,
-    StreamId, codec,
+    CallId, ClientName, EventKind, ExporterName, Incarnation, Path, Refusal, Root, StreamId, codec,
     message::{Outcome, Parts, Reply},
     subject::{CLAIMANT, FromExporter, Inbox},
 };
@@ -23,9 +22,11 @@ use super::{
     ledger::Ledger,
     outbox::{Letter, Outbox, ReplyTo},
     recorder::Acks,
+    reload::Reloads,
     request::Request,
     slot::Slot,
     stats::Stats,
+    tree::Slots,
 };
 use crate::{
     bus::{Bus, Conn, Incoming, random},
@@ -43,10 +44,11 @@ pub(crate) struct Core {
     pub(crate) bulk: Conn,
     ledger: Mutex<Ledger>,
     pub(crate) leases: Leases,
+    pub(crate) reloads: Reloads,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
     pub(crate) acks: Acks,
-    pub(crate) slots: HashMap<DriverId, Arc<Slot>>,
+    slots: ArcSwap<Slots>,
     pub(crate) tasks: TaskTracker,
     /// Ends the intake of new calls.
     pub(crate) draining: CancellationToken,
@@ -77,8 +79,9 @@ impl Core {
         host: String,
         bus: Bus,
         bulk: Conn,
-        slots: HashMap<DriverId, Arc<Slot>>,
+        slots: Slots,
         leases: Leases,
+        reloads: Reloads,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -91,10 +94,11 @@ impl Core {
             bulk,
             ledger: Mutex::default(),
             leases,
+            reloads,
             switchboard: Switchboard::default(),
             budget: Budget::default(),
             acks: Acks::default(),
-            slots,
+            slots: ArcSwap::from_pointee(slots),
             tasks: TaskTracker::new(),
             draining: stop.child_token(),
             stop,
@@ -115,16 +119,14 @@ impl Core {
         self.started.elapsed()
     }
 
-    /// All places, by address.
-    pub(crate) fn sorted_slots(&self) -> Vec<&Arc<Slot>> {
-        let mut slots: Vec<_> = self.slots.values().collect();
-        slots.sort_by(|a, b| a.address.cmp(&b.address));
-        slots
+    /// All places, as they are now.
+    pub(crate) fn slots(&self) -> Arc<Slots> {
+        self.slots.load_full()
     }
 
-    /// The place at a path.
-    pub(crate) fn slot_at(&self, path: &str) -> Option<&Arc<Slot>> {
-        self.slots.values().find(|slot| slot.path.to_string() == path)
+    /// The configuration has other drivers from now on.
+    pub(crate) fn replace_slots(&self, slots: Slots) {
+        self.slots.store(Arc::new(slots));
     }
 
     /// The same, as messages say it.

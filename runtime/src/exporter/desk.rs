@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::{
-    AdminAsk, Administered, ClientName, LeaseAsk, Leased, Refusal, codec,
+    AdminAction, AdminAsk, Administered, ClientName, LeaseAsk, Leased, Refusal, RefusalCode, codec,
     limits::ASK_IDS_MAX,
     message::{Ask, Cancel, Ping, Pong, Told, Unknown},
     subject::{ExporterVerb, FromClient, FromExporter, Streams, To},
@@ -143,6 +143,10 @@ async fn answer(
             Err(error) => Some(codec::encode(&Leased::Refused(Refusal::from(&error)))),
         },
         ExporterVerb::Admin => match codec::decode::<AdminAsk>(payload) {
+            Ok(AdminAsk { action: AdminAction::Reload, .. }) => {
+                core.tasks.spawn(reload(core.clone(), client.clone(), reply.to_owned()));
+                None
+            }
             Ok(ask) => {
                 let (client, reply) = (client.clone(), reply.to_owned());
                 core.leases.tell(Word::Admin { client, ask, reply })?;
@@ -153,6 +157,17 @@ async fn answer(
         ExporterVerb::Ctl | ExporterVerb::Up => return None,
     };
     Some(answer)
+}
+
+/// Reads the configuration anew for an admin, and answers when that is done.
+async fn reload(core: Arc<Core>, client: ClientName, reply: String) {
+    let done = core.stop.run_until_cancelled(core.reloads.ask(client.to_string())).await;
+    let answer = match done {
+        Some(Ok(text)) => Administered::Done { text },
+        Some(Err(text)) => Administered::Refused(Refusal::new(RefusalCode::Failed, text)),
+        None => return,
+    };
+    let _ = core.control().publish(reply, codec::encode(&answer)).await; // or it is closed
 }
 
 /// How calls are getting on. The answers of those that have one are sent again.

@@ -13,7 +13,7 @@ use std::{
 use bus_schema::{
     CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
-    subject::{CLAIMANT, DriverVerb, Spoken, SpokenTo, Streams, SubjectError},
+    subject::{CLAIMANT, DriverVerb, FromClient, Spoken, SpokenTo, Streams, SubjectError},
 };
 use futures_util::FutureExt as _;
 
@@ -28,7 +28,7 @@ use super::{
     slot::Slot,
     turn::{Ticket, What},
 };
-use crate::bus::{Incoming, Subject, Subscription};
+use crate::bus::{BusError, Incoming, Subject, Subscription};
 
 /// Answers that wait for others at most. They go together, because a write to the socket costs
 /// more than a call; past this many the next ones would not make it cheaper.
@@ -42,8 +42,17 @@ const HELD_MAX: Duration = Duration::from_millis(10);
 /// … and so many calls after it get a task each: what comes behind them must be let in.
 const WARY: u32 = 1_000;
 
+/// Subscribes for a driver, and serves it from then on.
+pub(crate) async fn open(core: &Arc<Core>, slot: &Arc<Slot>) -> Result<(), BusError> {
+    let subject = FromClient::driver_wildcard(&core.root, &core.name, slot.id);
+    let subscription = core.control().subscribe(subject).await?;
+    let serving = core.tasks.spawn(gate(core.clone(), slot.clone(), subscription));
+    let _ = slot.gate.set(serving.abort_handle()); // a place is opened once
+    Ok(())
+}
+
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
-pub(crate) async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
+async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
     let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false, wary: 0 };
     loop {
         let message = tokio::select! {

@@ -11,24 +11,27 @@ mod hook;
 mod journal;
 mod keeper;
 mod rules;
+mod stats;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bus_schema::{
     AdminAsk, ClientName, DriverId, ExporterName, LeaseAsk, Path, Refusal, RefusalCode,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::{
     fence::{Fence, Pass},
     journal::{Journal, JournalError, Opened as JournalOpened},
     keeper::Keeper,
+    stats::{LeaseStats, WAITS_MS},
 };
 pub use self::{
     hook::{Hook, HookFailure, Hooks},
     rules::{AccessRule, LeaseRules},
 };
-use super::slot::Slot;
+use super::tree::Slots;
 
 /// Words that wait for the keeper: with all tickets' signs of life at once, and some.
 const WORDS_MAX: usize = 8192;
@@ -44,54 +47,99 @@ pub(crate) enum Word {
     Show,
     /// Nothing is granted any more.
     Close { why: &'static str },
+    /// The drivers of these subtrees are about to change: leases on them end, and nobody may use
+    /// them. `done` is told when nobody has them any more.
+    Suspend { units: Vec<usize>, done: oneshot::Sender<()> },
+    /// They are as they were: the change was given up.
+    GoOn { units: Vec<usize> },
+    /// The configuration has changed. The fences are in place.
+    Reloaded { rules: Box<LeaseRules>, hooks: Box<Hooks> },
     /// The hook before the lease `epoch` has ended.
     Begun { unit: usize, epoch: u64, hook: Result<(), String> },
     /// The lease `epoch` is over; its devices are safe and well, or not.
     Settled { unit: usize, epoch: u64, ready: Result<(), finish::NotReady> },
 }
 
-/// The fences around the subtrees of an exporter.
-#[derive(Clone, Debug)]
-pub(crate) struct Fences(Arc<[Arc<Fence>]>);
+/// The fences around the subtrees of an exporter. A subtree has its number as long as the exporter
+/// runs, even while the configuration does not have it.
+#[derive(Debug, Default)]
+pub(crate) struct Fences {
+    all: Vec<Arc<Fence>>,
+    /// Those of subtrees that the configuration has.
+    in_force: Vec<Arc<Fence>>,
+}
 
 impl Fences {
     pub(crate) fn new(rules: &LeaseRules) -> Self {
-        let rules = Arc::new(rules.clone());
-        let fence = |(unit, path)| Arc::new(Fence::new(unit, path, rules.clone()));
-        Self(rules.units().into_iter().enumerate().map(fence).collect())
+        Self::default().with(rules)
+    }
+
+    /// The fences for other rules. Those of subtrees that are in both are the same.
+    pub(crate) fn with(&self, rules: &LeaseRules) -> Self {
+        let shared = Arc::new(rules.clone());
+        let mut all = self.all.clone();
+        let fence = |path: Path| match self.all.iter().find(|fence| fence.path == path) {
+            Some(fence) => fence.clone(),
+            None => {
+                let fence = Arc::new(Fence::new(all.len(), path, shared.clone()));
+                all.push(fence.clone());
+                fence
+            }
+        };
+        let in_force = rules.units().into_iter().map(fence).collect();
+        Self { all, in_force }
     }
 
     /// The fence around the subtree that a driver at `path` is leased with.
     pub(crate) fn around(&self, path: &Path) -> &Arc<Fence> {
-        &self.0[rules::unit_of(self.paths(), path)]
+        &self.in_force[rules::unit_of(self.paths(), path)]
     }
 
-    /// The subtrees.
+    /// The subtrees that the configuration has.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(|fence| &fence.path)
+        self.in_force.iter().map(|fence| &fence.path)
     }
 
-    fn at(&self, unit: usize) -> &Arc<Fence> {
-        &self.0[unit]
+    /// How many subtrees there ever were.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn at(&self, unit: usize) -> &Arc<Fence> {
+        &self.all[unit]
     }
 }
 
 /// How the rest of the exporter speaks to its keeper of leases.
 #[derive(Debug)]
 pub(crate) struct Leases {
-    pub(crate) fences: Fences,
-    /// Drivers whose id is not that of their path: pinned ones, and aliases.
-    odd: HashMap<Path, DriverId>,
+    fences: ArcSwap<Fences>,
     words: mpsc::Sender<Word>,
 }
 
 impl Leases {
-    pub(crate) fn new(
-        fences: Fences,
-        odd: HashMap<Path, DriverId>,
-    ) -> (Self, mpsc::Receiver<Word>) {
+    pub(crate) fn new(fences: Fences) -> (Self, mpsc::Receiver<Word>) {
         let (words, inbox) = mpsc::channel(WORDS_MAX);
-        (Self { fences, odd, words }, inbox)
+        (Self { fences: ArcSwap::from_pointee(fences), words }, inbox)
+    }
+
+    pub(crate) fn fences(&self) -> Arc<Fences> {
+        self.fences.load_full()
+    }
+
+    /// The fence of a subtree, by its number.
+    pub(crate) fn fence(&self, unit: usize) -> Arc<Fence> {
+        self.fences.load().at(unit).clone()
+    }
+
+    /// The configuration has other subtrees from now on.
+    pub(crate) fn replace_fences(&self, fences: Fences) {
+        self.fences.store(Arc::new(fences));
+    }
+
+    /// Tells the keeper something that must not be lost. None if there is no keeper any more.
+    pub(crate) async fn insist(&self, word: Word) -> Option<()> {
+        self.words.send(word).await.ok()
     }
 
     /// Tells the keeper. `None` if more waits for it than can be meant well: the sender asks again.
@@ -105,15 +153,16 @@ impl Leases {
     ///
     /// *malformed*: there is no such driver.
     fn unit(
-        &self,
         name: &ExporterName,
-        slots: &HashMap<DriverId, Arc<Slot>>,
+        slots: &Slots,
         path: &Path,
         driver: Option<DriverId>,
     ) -> Result<usize, Refusal> {
-        let by_path = || self.odd.get(path).copied().unwrap_or_else(|| DriverId::at(name, path));
-        let id = driver.unwrap_or_else(by_path);
-        slots.get(&id).map(|slot| slot.fence.unit).ok_or_else(|| {
+        let slot = match driver {
+            Some(id) => slots.by_id.get(&id),
+            None => slots.by_path.get(path),
+        };
+        slot.map(|slot| slot.fence.unit).ok_or_else(|| {
             let text = match driver {
                 Some(id) => format!("{name} has no driver {id}"),
                 None => format!("{name} has no driver at {path}"),

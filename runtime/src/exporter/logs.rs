@@ -105,9 +105,12 @@ impl Poster {
 
     /// The driver at a path; what is none is the exporter's.
     fn source(&self, path: Option<Box<str>>) -> (LogSource, Box<str>) {
-        let slot = path.and_then(|path| self.core.slot_at(&path).map(|slot| (slot, path)));
-        match slot {
-            Some((slot, path)) => (LogSource::Driver(slot.id), path),
+        let of_driver = path.and_then(|path| {
+            let slots = self.core.slots();
+            Some((slots.by_path.get(&path.parse().ok()?)?.id, path))
+        });
+        match of_driver {
+            Some((id, path)) => (LogSource::Driver(id), path),
             None => (LogSource::Exporter, "".into()),
         }
     }

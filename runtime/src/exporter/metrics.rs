@@ -10,6 +10,7 @@ use bus_schema::{FaultKind, Kind, RefusalCode, subject::DriverVerb};
 
 use super::{
     core::Core,
+    lease::WAITS_MS,
     usage::{BOUNDS_MS, Ended},
 };
 
@@ -41,6 +42,7 @@ impl Metrics {
         durations(core, &mut page);
         failures(core, &mut page);
         drivers(core, &mut page);
+        leases(core, &mut page);
         traffic(core, &mut page);
         page.0
     }
@@ -49,7 +51,7 @@ impl Metrics {
 fn calls(core: &Core, page: &mut Page) {
     const NAME: &str = "jmp_bus_calls_total";
     page.family(NAME, "counter", "Operations that ended, by driver, method and outcome.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         for usage in slot.usage.methods() {
             for (outcome, count) in Ended::WORDS.iter().zip(usage.ended()) {
                 if count > 0 {
@@ -72,22 +74,38 @@ fn durations(core: &Core, page: &mut Page) {
     const NAME: &str = "jmp_bus_call_duration_seconds";
     page.family(NAME, "histogram", "How long calls took, waiting included, by method.");
     let mut by_method = BTreeMap::<&str, ([u64; BOUNDS_MS.len() + 1], f64)>::new();
-    for slot in core.sorted_slots() {
+    let slots = core.slots().sorted();
+    for slot in &slots {
         for usage in slot.usage.methods().filter(|usage| usage.kind == Kind::Call) {
-            let (took, sum) = usage.took();
+            let (took, sum) = usage.took.read();
             let all = by_method.entry(&usage.method).or_default();
             all.0.iter_mut().zip(took).for_each(|(all, took)| *all += took);
             all.1 += sum.as_secs_f64();
         }
     }
     for (method, (took, sum)) in by_method {
-        let bounds = BOUNDS_MS.iter().map(|ms| format!("{}", *ms as f64 / 1000.0));
-        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(took) {
-            page.sample(&format!("{NAME}_bucket"), &[("method", method), ("le", &bound)], count);
-        }
-        page.sample(&format!("{NAME}_sum"), &[("method", method)], sum);
-        page.sample(&format!("{NAME}_count"), &[("method", method)], took[BOUNDS_MS.len()]);
+        page.histogram(NAME, &[("method", method)], &BOUNDS_MS, took, sum);
     }
+}
+
+fn leases(core: &Core, page: &mut Page) {
+    let leases = &core.stats.leases;
+    const EVENTS: &str = "jmp_bus_lease_events_total";
+    page.family(EVENTS, "counter", "What happened to leases: granted, refused, expired and so on.");
+    for (what, count) in leases.events() {
+        page.sample(EVENTS, &[("what", what)], count);
+    }
+    const UNITS: &str = "jmp_bus_lease_boards";
+    page.family(UNITS, "gauge", "Subtrees that are leased apart, by their state.");
+    for (state, count) in leases.units() {
+        page.sample(UNITS, &[("state", state)], count);
+    }
+    page.family("jmp_bus_lease_waiting", "gauge", "Requests that wait for a lease.");
+    page.sample("jmp_bus_lease_waiting", &[], leases.waiting());
+    const WAITS: &str = "jmp_bus_lease_wait_seconds";
+    page.family(WAITS, "histogram", "How long was waited for leases that were granted.");
+    let (took, sum) = leases.waits.read();
+    page.histogram(WAITS, &[], &WAITS_MS, took, sum.as_secs_f64());
 }
 
 fn failures(core: &Core, page: &mut Page) {
@@ -113,18 +131,18 @@ fn failures(core: &Core, page: &mut Page) {
 
 fn drivers(core: &Core, page: &mut Page) {
     page.family("jmp_bus_driver_up", "gauge", "Whether a driver is there.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         let up = u8::from(slot.tenant().is_ok());
         page.sample("jmp_bus_driver_up", &[("driver", &slot.address)], up);
     }
     const NAME: &str = "jmp_bus_driver_restarts_total";
     page.family(NAME, "counter", "How often a driver was restarted.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         page.sample(NAME, &[("driver", &slot.address)], slot.restarts.load(Relaxed));
     }
     const WAITING: &str = "jmp_bus_turn_waiting";
     page.family(WAITING, "gauge", "Calls that wait for a driver's turn.");
-    for slot in core.sorted_slots() {
+    for slot in core.slots().sorted() {
         page.sample(WAITING, &[("driver", &slot.address)], slot.turn.waiting());
     }
 }
@@ -161,6 +179,25 @@ struct Page(String);
 impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}"); // a String takes all
+    }
+
+    /// `took` are counts up to each bound, and all.
+    #[expect(clippy::cast_precision_loss, reason = "bounds are small")]
+    fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds_ms: &[u64; BOUNDS_MS.len()],
+        took: [u64; BOUNDS_MS.len() + 1],
+        sum: f64,
+    ) {
+        let bounds = bounds_ms.iter().map(|ms| format!("{}", *ms as f64 / 1000.0));
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(took) {
+            let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        self.sample(&format!("{name}_sum"), labels, sum);
+        self.sample(&format!("{name}_count"), labels, took[BOUNDS_MS.len()]);
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {

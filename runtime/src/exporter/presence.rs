@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use bus_schema::{
     DriverRecord, Interface, InterfaceDigest, Presence, State, TreeRecord, codec,
     limits::{CLAIM_PING, OVERHEAD_BYTES_MAX, PRESENCE_EVERY, PRESENCE_TTL},
@@ -30,12 +31,17 @@ use crate::bus::{BusError, Incoming, random};
 pub(crate) struct Presenter(Arc<Inner>);
 
 struct Inner {
-    labels: BTreeMap<String, String>,
-    leaves: Vec<Leaf>,
+    shown: ArcSwap<Shown>,
     beat: AtomicU64,
     /// Digest of the tree as published.
     tree: Mutex<InterfaceDigest>,
     started_ms: u64,
+}
+
+/// What the configuration gives to be shown.
+struct Shown {
+    labels: BTreeMap<String, String>,
+    leaves: Vec<Leaf>,
 }
 
 /// How one write to the registry ended.
@@ -57,8 +63,7 @@ impl Presenter {
     ) -> Result<Self, ExporterError> {
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let this = Self(Arc::new(Inner {
-            labels,
-            leaves,
+            shown: ArcSwap::from_pointee(Shown { labels, leaves }),
             beat: AtomicU64::new(0),
             tree: Mutex::new(InterfaceDigest::of(b"")),
             started_ms: u64::try_from(started_ms.as_millis()).unwrap_or(u64::MAX),
@@ -116,6 +121,11 @@ impl Presenter {
         }
     }
 
+    /// Shows something else from now on; the next [`publish_tree`](Self::publish_tree) says so.
+    pub(crate) fn replace(&self, labels: BTreeMap<String, String>, leaves: Vec<Leaf>) {
+        self.0.shown.store(Arc::new(Shown { labels, leaves }));
+    }
+
     /// Says that nothing new is taken.
     pub(crate) async fn draining(&self, core: &Core) {
         let _ =
@@ -128,6 +138,7 @@ impl Presenter {
     }
 
     async fn presence(&self, core: &Core, state: State) -> Presence {
+        let shown = self.0.shown.load_full();
         Presence {
             exporter: core.name.clone(),
             incarnation: core.incarnation,
@@ -136,8 +147,8 @@ impl Presenter {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: self.0.started_ms,
             beat: self.0.beat.fetch_add(1, Ordering::Relaxed),
-            labels: self.0.labels.clone(),
-            drivers: u32::try_from(self.0.leaves.len()).unwrap_or(u32::MAX),
+            labels: shown.labels.clone(),
+            drivers: u32::try_from(shown.leaves.len()).unwrap_or(u32::MAX),
             tree: *self.0.tree.lock().await,
         }
     }
@@ -175,8 +186,9 @@ impl Presenter {
     /// Publishes the tree and its interfaces, if they are not as published already.
     pub(crate) async fn publish_tree(&self, core: &Core) -> Result<(), BusError> {
         let mut interfaces = HashMap::<InterfaceDigest, Bytes>::new();
+        let shown = self.0.shown.load_full();
         let drivers: Vec<_> =
-            self.0.leaves.iter().map(|leaf| describe(leaf, &mut interfaces)).collect();
+            shown.leaves.iter().map(|leaf| describe(leaf, &mut interfaces)).collect();
         let mut whole = Vec::new();
         for driver in &drivers {
             rmp_serde::encode::write_named(&mut whole, driver).expect("records can be encoded");

@@ -3,11 +3,15 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, Serve};
 use ractor::ActorRef;
+use tokio::task::AbortHandle;
 
 use super::{driver_actor::Panicked, flag::Flag, lease::Fence, turn::Turn, usage::Usage};
 use crate::node::Factory;
@@ -18,7 +22,11 @@ pub(crate) struct Slot {
     /// The address, for logs and for those who wait for the turn.
     pub(crate) address: Box<str>,
     pub(crate) path: Path,
-    pub(crate) factory: Factory,
+    factory: RwLock<Factory>,
+    /// Counts the factories it had. What was begun with an earlier one is let go.
+    version: AtomicU64,
+    /// The task that serves its subscription.
+    pub(crate) gate: OnceLock<AbortHandle>,
     pub(crate) turn: Turn,
     /// The fence around the subtree that it is leased with.
     pub(crate) fence: Arc<Fence>,
@@ -87,12 +95,47 @@ impl Slot {
             id,
             address,
             path,
-            factory,
+            factory: RwLock::new(factory),
+            version: AtomicU64::new(0),
+            gate: OnceLock::new(),
             turn,
             fence,
             usage: Usage::default(),
             restarts: AtomicU64::new(0),
             state: RwLock::new(state),
+        }
+    }
+
+    /// What makes its driver, and the number of that.
+    pub(crate) fn factory(&self) -> (u64, Factory) {
+        let factory = self.factory.read().unwrap_or_else(PoisonError::into_inner);
+        (self.version(), factory.clone())
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Nobody is in it from now on, until another driver moves in, if there is to be one. Gives
+    /// who was.
+    pub(crate) fn vacate(&self, next: Option<Factory>) -> Option<Arc<Tenant>> {
+        let for_good = next.is_none();
+        let why = match &next {
+            Some(_) => "its configuration has changed",
+            None => "the configuration has it no longer",
+        };
+        {
+            let mut factory = self.factory.write().unwrap_or_else(PoisonError::into_inner);
+            self.version.fetch_add(1, Ordering::AcqRel);
+            if let Some(next) = next {
+                *factory = next;
+            }
+        }
+        let vacant = State::Vacant { why: why.to_owned(), for_good };
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *state, vacant) {
+            State::Up(tenant) => Some(tenant),
+            State::Vacant { .. } => None,
         }
     }
 
@@ -106,7 +149,7 @@ impl Slot {
             State::Up(tenant) => Ok(tenant.clone()),
             State::Vacant { why, for_good: true } => Err(Refusal::new(
                 RefusalCode::Failed,
-                format_args!("driver {} crashed too often and was given up: {why}", self.address),
+                format_args!("driver {} was given up: {why}", self.address),
             )),
             State::Vacant { why, for_good: false } => Err(Refusal::new(
                 RefusalCode::Restarting,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bus_schema::{FaultKind, RefusalCode, subject::DriverVerb};
 
-use super::usage::Ended;
+use super::{lease::LeaseStats, usage::Ended};
 
 /// Figures of all drivers together.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(crate) struct Stats {
     /// Faults and refusals, in the order of the known ones.
     pub(crate) faults: [AtomicU64; FaultKind::KNOWN.len()],
     pub(crate) refusals: [AtomicU64; RefusalCode::KNOWN.len()],
+    pub(crate) leases: LeaseStats,
 }
 
 /// What the service API reports of one verb.

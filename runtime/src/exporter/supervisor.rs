@@ -69,7 +69,15 @@ impl Drop for Supervision {
 
 pub(crate) enum SupervisorMsg {
     /// A driver's value is there, or could not be made.
-    Made(Arc<Slot>, Result<Arc<dyn Serve>, Fault>, Option<RpcReplyPort<()>>),
+    Made(Arc<Slot>, Made, Option<RpcReplyPort<()>>),
+    /// Whoever is in the place leaves it: nobody is to be made anew for it.
+    Forget(Arc<Slot>, RpcReplyPort<()>),
+}
+
+/// A driver's value, and which of its place's factories it is of.
+pub(crate) struct Made {
+    version: u64,
+    pub(crate) driver: Result<Arc<dyn Serve>, Fault>,
 }
 
 pub(crate) struct SupervisorState {
@@ -97,11 +105,21 @@ impl Actor for Supervisor {
         message: SupervisorMsg,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        let SupervisorMsg::Made(slot, made, done) = message;
-        match made {
-            Ok(driver) => state.move_in(&myself, slot, driver).await,
-            Err(fault) => state.try_again(&myself, slot, fault.text, Crash::Start),
-        }
+        let done = match message {
+            SupervisorMsg::Made(slot, Made { version, driver }, done) => {
+                match driver {
+                    _ if slot.version() != version => {} // the configuration has changed
+                    Ok(driver) => state.move_in(&myself, slot, driver).await,
+                    Err(fault) => state.try_again(&myself, slot, fault.text, Crash::Start),
+                }
+                done
+            }
+            SupervisorMsg::Forget(slot, done) => {
+                state.tenants.retain(|_, other| !Arc::ptr_eq(other, &slot));
+                state.crashes.remove(&slot.id);
+                Some(done)
+            }
+        };
         if let Some(done) = done {
             let _ = done.send(()); // fails only if the exporter's start was given up
         }
@@ -188,6 +206,8 @@ impl SupervisorState {
             (Crash::Running, false) => self.tell(EventKind::DriverCrashed, &slot, &why),
             (Crash::Start, _) => {} // it may be looked for for days
         }
+        let version = slot.version();
+        let why = if for_good { format!("it crashed too often: {why}") } else { why };
         slot.set(State::Vacant { why, for_good });
         if for_good {
             return;
@@ -198,8 +218,11 @@ impl SupervisorState {
                 () = core.draining.cancelled() => return,
                 () = sleep(pause) => {}
             }
+            if slot.version() != version {
+                return; // the configuration has changed
+            }
             let made = make(&slot).await;
-            if let (Crash::Running, Ok(driver)) = (crash, &made) {
+            if let (Crash::Running, Ok(driver)) = (crash, &made.driver) {
                 make_safe(&core, &slot, driver).await;
             }
             let _ = myself.send_message(SupervisorMsg::Made(slot, made, None)); // or it is gone
@@ -214,11 +237,14 @@ impl SupervisorState {
 }
 
 /// Makes a driver's value. A panic of its code is a fault like any other.
-pub(crate) async fn make(slot: &Slot) -> Result<Arc<dyn Serve>, Fault> {
+pub(crate) async fn make(slot: &Slot) -> Made {
     let span = tracing::info_span!("make", actor = %slot.address);
-    let making = std::panic::AssertUnwindSafe(async { (slot.factory)().await });
+    let (version, factory) = slot.factory();
+    let making = std::panic::AssertUnwindSafe(async { factory().await });
     let made = making.catch_unwind().instrument(span).await;
-    made.unwrap_or_else(|_panic| Err(Fault::device("the driver panicked when it was made")))
+    let driver =
+        made.unwrap_or_else(|_panic| Err(Fault::device("the driver panicked when it was made")));
+    Made { version, driver }
 }
 
 /// Makes a device safe, within [`SAFE_WITHIN`] and under its turn. Says whether it is.

@@ -16,6 +16,32 @@ use bus_schema::{Failure, FaultKind, Kind, Method, RefusalCode};
 pub(crate) const BOUNDS_MS: [u64; 12] =
     [1, 2, 5, 10, 50, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000];
 
+/// How many things took at most so long, and how long they took together.
+#[derive(Debug, Default)]
+pub(crate) struct Durations {
+    /// Each for itself; the last are longer.
+    took: [AtomicU64; BOUNDS_MS.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Durations {
+    pub(crate) fn count(&self, bounds_ms: &[u64; BOUNDS_MS.len()], took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.took[bounds_ms.partition_point(|bound| *bound <= ms)].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Relaxed);
+    }
+
+    /// How many took at most each bound, and how many there were in all; and their sum.
+    pub(crate) fn read(&self) -> ([u64; BOUNDS_MS.len() + 1], Duration) {
+        let mut below = 0;
+        let took = self.took.each_ref().map(|count| {
+            below += count.load(Relaxed);
+            below
+        });
+        (took, Duration::from_micros(self.sum_us.load(Relaxed)))
+    }
+}
+
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -68,9 +94,8 @@ pub(crate) struct MethodUsage {
     pub(crate) method: Box<str>,
     pub(crate) kind: Kind,
     ended: [AtomicU64; Ended::WORDS.len()],
-    /// Of calls: how many took at most so long, each for itself; the last are longer.
-    took: [AtomicU64; BOUNDS_MS.len() + 1],
-    took_us: AtomicU64,
+    /// Of calls.
+    pub(crate) took: Durations,
     next: Usage,
 }
 
@@ -87,10 +112,7 @@ impl Usage {
         };
         usage.ended[ended.index()].fetch_add(1, Relaxed);
         if usage.kind == Kind::Call {
-            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let bucket = BOUNDS_MS.partition_point(|bound| *bound <= ms);
-            usage.took[bucket].fetch_add(1, Relaxed);
-            usage.took_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Relaxed);
+            usage.took.count(&BOUNDS_MS, took);
         }
     }
 
@@ -106,8 +128,7 @@ impl MethodUsage {
             method: method.name.as_str().into(),
             kind: method.kind,
             ended: Default::default(),
-            took: Default::default(),
-            took_us: AtomicU64::new(0),
+            took: Durations::default(),
             next: Usage::default(),
         }
     }
@@ -115,16 +136,6 @@ impl MethodUsage {
     /// How often it ended in each way.
     pub(crate) fn ended(&self) -> [u64; Ended::WORDS.len()] {
         self.ended.each_ref().map(|count| count.load(Relaxed))
-    }
-
-    /// How many took at most each bound, and how many there were in all; and their sum.
-    pub(crate) fn took(&self) -> ([u64; BOUNDS_MS.len() + 1], Duration) {
-        let mut below = 0;
-        let took = self.took.each_ref().map(|count| {
-            below += count.load(Relaxed);
-            below
-        });
-        (took, Duration::from_micros(self.took_us.load(Relaxed)))
     }
 }
 
@@ -163,7 +174,7 @@ mod tests {
             let mut all = 0;
             for counted in usage.methods() {
                 let of = || operations.iter().filter(|op| op.0.to_string() == *counted.method);
-                let (took, sum) = counted.took();
+                let (took, sum) = counted.took.read();
                 prop_assert_eq!(counted.ended().iter().sum::<u64>(), of().count() as u64);
                 for (bound, count) in BOUNDS_MS.iter().zip(took) {
                     prop_assert_eq!(count, of().filter(|op| op.2 < *bound).count() as u64);

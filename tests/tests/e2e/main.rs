@@ -17,6 +17,7 @@ mod logs;
 mod open_calls;
 mod outage;
 mod record;
+mod reload;
 mod second_client;
 mod streams;
 mod tasks;

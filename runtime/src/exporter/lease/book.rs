@@ -6,6 +6,7 @@ mod answer;
 mod close;
 mod end;
 mod queue;
+mod reload;
 mod replay;
 mod tick;
 
@@ -134,6 +135,8 @@ pub(crate) enum Effect {
     /// Cut the streams of the lease, cancel its calls, make its devices safe, run the hook after
     /// it and the health check; then [`Book::settled`].
     Finish(UnitAt),
+    /// Somebody has waited this long for the lease that was granted.
+    Waited(Duration),
     /// News for the owner of a ticket.
     Tell(ClientName, LeaseNews),
     /// For everybody to see.
@@ -164,18 +167,52 @@ pub(crate) struct Unit {
     leaving: Option<String>,
     /// The admin's word that nothing is granted, which outlasts runs.
     pub(crate) closure: Option<Closure>,
+    /// Its drivers are being replaced, or the configuration does not have it.
+    absent: Option<Absent>,
     /// In order of service.
     queue: Vec<Key>,
 }
 
+/// Why a subtree is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    /// Its drivers are being replaced.
+    Suspended,
+    /// The configuration does not have it.
+    Removed,
+}
+
+impl Absent {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Suspended => "its drivers are being replaced",
+            Self::Removed => "the configuration has it no longer",
+        }
+    }
+}
+
 impl Unit {
     pub(super) fn new(path: Path) -> Self {
-        Self { path, phase: Phase::Free, leaving: None, closure: None, queue: Vec::new() }
+        Self {
+            path,
+            phase: Phase::Free,
+            leaving: None,
+            closure: None,
+            absent: None,
+            queue: Vec::new(),
+        }
     }
 
     /// Why nothing is granted here now, if so.
     fn closed(&self) -> Option<String> {
-        self.leaving.clone().or_else(|| self.closure.as_ref().map(ToString::to_string))
+        let absent = self.absent.map(|absent| absent.why().to_owned());
+        let leaving = self.leaving.clone();
+        absent.or(leaving).or_else(|| self.closure.as_ref().map(ToString::to_string))
+    }
+
+    /// Whether no lease is left on it. (One whose devices are not safe is nobody's, too.)
+    pub(crate) fn is_nobodys(&self) -> bool {
+        matches!(self.phase, Phase::Free | Phase::Unsafe { .. })
     }
 }
 
@@ -501,6 +538,7 @@ impl Book {
         ticket.news = None;
         let (duration, detached) = (ticket.duration, ticket.asked.detached);
         let place = ticket.asked.place.clone();
+        self.effects.push(Effect::Waited(now.saturating_sub(ticket.since)));
         let lease = Lease {
             epoch: self.next_epoch(now),
             client: key.client.clone(),

@@ -166,6 +166,15 @@ impl Fence {
         }
     }
 
+    /// Other rules are in force.
+    pub(crate) fn follow(&self, rules: &Arc<LeaseRules>) {
+        self.gate.rcu(|gate| {
+            let Gate { generation, standing, hook, until, .. } = &**gate;
+            let (generation, hook, until) = (*generation, *hook, *until);
+            Gate { generation, standing: standing.clone(), hook, until, rules: rules.clone() }
+        });
+    }
+
     fn refuse(&self, gate: &Gate, client: &ClientName, epoch: Option<u64>) -> Option<Refusal> {
         let path = shown(&self.path);
         let not_leased = |text: String| Some(Refusal::new(RefusalCode::NotLeased, text));

@@ -46,7 +46,7 @@ pub(super) async fn finish(
     lease: &Lease,
     has_run: bool,
 ) -> Result<(), NotReady> {
-    let fence = core.leases.fences.at(unit);
+    let fence = core.leases.fence(unit);
     until_gone(core, unit).await;
     fence.take_hook_acted(); // the hook before the lease
     make_unit_safe(core, unit).await.map_err(|why| NotReady { why, after_has_run: has_run })?;
@@ -65,7 +65,7 @@ pub(super) async fn finish(
 /// Waits until every operation has ended that may go on no longer.
 pub(super) async fn until_gone(core: &Core, unit: usize) {
     let mut pause = LOOK_FIRST;
-    while core.ledger().going(unit, &core.leases.fences.at(unit).lets_go_on()) {
+    while core.ledger().going(unit, &core.leases.fence(unit).lets_go_on()) {
         sleep(pause).await;
         pause = (2 * pause).min(LOOK_LATER);
     }
@@ -112,7 +112,7 @@ async fn check_health(
         return Ok(());
     };
     let outcome = hook::run(core, &slot, check, When::Health, lease, &core.stop).await;
-    let path = &core.leases.fences.at(unit).path;
+    let path = &core.leases.fence(unit).path;
     match outcome {
         Ok(()) if again => core.event(EventKind::HealthPassed, path, None, None, ""),
         Ok(()) => {}
@@ -149,7 +149,7 @@ async fn run_hook(
     tracing::warn!(unit, why, "hook failed");
     match hook.on_failure {
         HookFailure::Warn => {
-            let path = &core.leases.fences.at(unit).path;
+            let path = &core.leases.fence(unit).path;
             let (client, epoch) = (Some(lease.client.clone()), Some(lease.epoch));
             core.event(EventKind::HookFailed, path, client, epoch, why);
             Ok(())
@@ -165,9 +165,8 @@ async fn run_hook(
 
 /// The drivers of a subtree, the one at its top first.
 fn slots(core: &Core, unit: usize) -> Vec<Arc<Slot>> {
-    let own = core.slots.values().filter(|slot| slot.fence.unit == unit);
-    let mut slots: Vec<_> = own.cloned().collect();
-    slots.sort_by(|a, b| a.address.cmp(&b.address));
+    let mut slots = core.slots().sorted();
+    slots.retain(|slot| slot.fence.unit == unit);
     slots
 }
 

@@ -14,14 +14,14 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Hooks, Journal, LeaseRules, Word,
+    Hooks, Journal, LeaseRules, Leases, Word,
     book::{Book, Closure, Effect, Entry, Phase, Queues, Standing, UnitAt},
     finish::{self, NotReady},
 };
@@ -46,6 +46,8 @@ pub(crate) struct Keeper {
     book: Book,
     journal: Option<Journal>,
     hooks: Arc<Hooks>,
+    /// Subtrees that are to be nobody's, and who waits for that.
+    suspended: Vec<(Vec<UnitAt>, oneshot::Sender<()>)>,
     /// The leases whose hook after them has run, of subtrees that are not ready all the same.
     after_has_run: HashMap<UnitAt, u64>,
     /// The hooks before leases that run, or have run.
@@ -122,6 +124,7 @@ impl Keeper {
             book,
             journal,
             hooks: Arc::new(hooks),
+            suspended: Vec::new(),
             begun: HashMap::new(),
             after_has_run: HashMap::new(),
             inbox,
@@ -181,7 +184,20 @@ impl Keeper {
             }
             self.book.tick(self.clock.now());
             self.carry_out(answers).await;
+            self.tell_who_waits_for_nobody();
         }
+    }
+
+    /// Tells those who suspended subtrees when nobody has them any more.
+    fn tell_who_waits_for_nobody(&mut self) {
+        let mut waiting = Vec::new();
+        for (units, done) in self.suspended.drain(..) {
+            match units.iter().all(|unit| self.book.units[*unit].is_nobodys()) {
+                true => drop(done.send(())), // or it was given up
+                false => waiting.push((units, done)),
+            }
+        }
+        self.suspended = waiting;
     }
 
     fn look_at_the_connection(&mut self) {
@@ -221,6 +237,24 @@ impl Keeper {
             }
             Word::Close { why } => {
                 self.book.leave(why, now);
+                None
+            }
+            Word::Suspend { units, done } => {
+                self.book.suspend(&units, now);
+                self.suspended.push((units, done));
+                None
+            }
+            Word::GoOn { units } => {
+                self.book.go_on(&units, now);
+                None
+            }
+            Word::Reloaded { rules, hooks } => {
+                let fences = self.core.leases.fences();
+                let shared = Arc::new((*rules).clone());
+                (0..fences.len()).for_each(|unit| fences.at(unit).follow(&shared));
+                let paths = (0..fences.len()).map(|unit| fences.at(unit).path.clone());
+                self.book.reload(*rules, hooks.before.is_some(), paths.collect(), now);
+                self.hooks = Arc::new(*hooks);
                 None
             }
             Word::Begun { unit, epoch, hook } => {
@@ -270,8 +304,7 @@ impl Keeper {
         ask: AdminAsk,
         now: Duration,
     ) -> Result<String, Refusal> {
-        let unit =
-            || self.core.leases.unit(&self.core.name, &self.core.slots, &ask.path, ask.driver);
+        let unit = || Leases::unit(&self.core.name, &self.core.slots(), &ask.path, ask.driver);
         match ask.action {
             AdminAction::Kick { reason, ticket } => {
                 let reason = match reason.is_empty() {
@@ -293,7 +326,10 @@ impl Keeper {
                 Ok(self.book.drain(unit()?, &closure, now))
             }
             AdminAction::Resume => Ok(self.book.resume_grants(unit()?, client, now)),
-            AdminAction::Reload => Err(Refusal::new(RefusalCode::Failed, "not yet")),
+            // It is not the keeper's to answer, and does not get here.
+            AdminAction::Reload => {
+                Err(Refusal::new(RefusalCode::Failed, "leases are not what is reloaded"))
+            }
         }
     }
 
@@ -302,7 +338,7 @@ impl Keeper {
         path: &bus_schema::Path,
         driver: Option<bus_schema::DriverId>,
     ) -> Result<UnitAt, Refusal> {
-        self.core.leases.unit(&self.core.name, &self.core.slots, path, driver)
+        Leases::unit(&self.core.name, &self.core.slots(), path, driver)
     }
 
     // --- what follows ------------------------------------------------------------------------
@@ -338,10 +374,12 @@ impl Keeper {
             Effect::Keep(_) | Effect::Admit(_) => {}
             Effect::Begin(unit) => self.begin(unit),
             Effect::Finish(unit) => self.finish(unit),
+            Effect::Waited(waited) => self.core.stats.leases.granted(waited),
             Effect::Tell(client, news) => self.news(client, news).await,
             Effect::Event { kind, unit, client, epoch, reason } => {
-                let path = &self.core.leases.fences.at(unit).path;
+                let path = &self.core.leases.fence(unit).path;
                 tracing::info!(%kind, %path, client = client.as_ref().map(tracing::field::display), epoch, reason, "lease");
+                self.core.stats.leases.happened(&kind);
                 self.core.event(kind, path, client, epoch, reason);
             }
         }
@@ -391,7 +429,7 @@ impl Keeper {
 
     /// Moves the fence, and cuts off what may go on no longer.
     fn admit(&self, unit: UnitAt) {
-        let fence = self.core.leases.fences.at(unit);
+        let fence = self.core.leases.fence(unit);
         let standing = self.book.standing(unit);
         let lease = self.book.units[unit].lease();
         let until = lease.map(|lease| self.clock.instant(lease.until));
@@ -451,6 +489,10 @@ impl Keeper {
         let now = self.clock.now();
         let shown = self.book.shown();
         let unchanged = shown == self.board.record && self.board.at.elapsed() < BOARD_EVERY;
+        if !unchanged {
+            let board = self.book.board(self.core.incarnation, Queues::Counted, now);
+            self.core.stats.leases.show(&board.units);
+        }
         if unchanged || !self.core.control().is_connected() {
             return;
         }

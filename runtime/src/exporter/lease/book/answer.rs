@@ -8,7 +8,7 @@ use bus_schema::{
     limits::{BOARD_BYTES_MAX, BOARD_QUEUE_MAX},
 };
 
-use super::{Book, Closure, Key, Lease, Phase, TicketState, Unit, UnitAt};
+use super::{Absent, Book, Closure, Key, Lease, Phase, TicketState, Unit, UnitAt};
 use crate::exporter::lease::rules::shown;
 
 /// Whether a board shows who waits.
@@ -85,6 +85,10 @@ impl Book {
             Phase::Unsafe { why, .. } => {
                 Standing::Closed { why: format!("it is not ready: {why}"), lease: None }
             }
+            Phase::Free | Phase::Offered { .. } if self.units[unit].absent.is_some() => {
+                let why = self.units[unit].closed().unwrap_or_default();
+                Standing::Closed { why, lease: None }
+            }
             Phase::Free | Phase::Offered { .. } if self.units[unit].closure.is_some() => {
                 match &self.units[unit].closure {
                     Some(closure) if closure.maintenance => Standing::Maintained(closure.clone()),
@@ -134,7 +138,8 @@ impl Book {
 
     /// Everything that can be leased, and who has it. No larger than a message may be.
     pub(crate) fn board(&self, incarnation: Incarnation, queues: Queues, now: Duration) -> Board {
-        let units = self.units.iter().map(|unit| self.board_unit(unit, queues, now)).collect();
+        let units = self.units.iter().filter(|unit| unit.absent != Some(Absent::Removed));
+        let units = units.map(|unit| self.board_unit(unit, queues, now)).collect();
         let required = self.rules.required;
         let mut board = Board { incarnation, required, units, at: None, more: 0 };
         while codec::encode(&board).len() > BOARD_BYTES_MAX && !board.units.is_empty() {

@@ -65,7 +65,7 @@ impl Book {
     }
 
     /// Takes an offer back that nobody has confirmed; its ticket keeps its place.
-    fn withdraw(&mut self, unit: UnitAt, now: Duration) {
+    pub(super) fn withdraw(&mut self, unit: UnitAt, now: Duration) {
         if let Phase::Offered { key, .. } = &self.units[unit].phase {
             let key = key.clone();
             self.put_back(&key, now);
