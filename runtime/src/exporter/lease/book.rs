@@ -13,7 +13,10 @@ mod tick;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 use bus_schema::{
     Acquire, ClientName, EventKind, LeaseAction, LeaseEnd, LeaseNews, Leased, Path, PlaceName,
@@ -242,6 +245,16 @@ enum TicketState {
     Ended { why: LeaseEnd, text: String, forget: Duration },
 }
 
+impl TicketState {
+    /// Until when it is told how it ended, if it has.
+    fn ended_until(&self) -> Option<Duration> {
+        match self {
+            Self::Ended { forget, .. } => Some(*forget),
+            _ => None,
+        }
+    }
+}
+
 /// News that its owner has not acknowledged.
 #[derive(Debug)]
 struct News {
@@ -258,6 +271,11 @@ pub(crate) struct Book {
     hook_before: bool,
     pub(crate) units: Vec<Unit>,
     tickets: HashMap<Key, Ticket>,
+    /// The tickets that time does something to: that have not ended, or whose end is still told.
+    /// (Thousands may have ended, and every command lets time do what is due.)
+    live: HashSet<Key>,
+    /// Those that have ended, and when that is forgotten: in this order.
+    ended: VecDeque<(Duration, Key)>,
     tickets_so_far: u64,
     last_epoch: u64,
     connected: bool,
@@ -272,6 +290,8 @@ impl Book {
             hook_before,
             units,
             tickets: HashMap::new(),
+            live: HashSet::new(),
+            ended: VecDeque::new(),
             tickets_so_far: 0,
             last_epoch: 0,
             connected: true,
@@ -391,6 +411,7 @@ impl Book {
         };
         let direct = ticket.asked.confirm;
         self.tickets.insert(key.clone(), ticket);
+        self.live.insert(key.clone());
         self.enqueue(key);
         self.serve(unit, now, Some(key));
         if direct && self.is_offered(key) {
@@ -399,6 +420,7 @@ impl Book {
         if wait.is_zero() && matches!(self.tickets[key].state, TicketState::Waiting) {
             self.leave_queue(key);
             self.tickets.remove(key);
+            self.live.remove(key);
             let refusal = self.taken(unit, now);
             self.event(EventKind::LeaseRefused, unit, Some(&key.client), None, &refusal.text);
             return Err(refusal);
@@ -410,10 +432,8 @@ impl Book {
     fn may_ask(&self, key: &Key, unit: UnitAt, asked: &Acquire) -> Result<Duration, Refusal> {
         let (allowance, duration) = self.rules.check(&key.client, &self.units[unit].path, asked)?;
         let open = |ticket: &Ticket| !matches!(ticket.state, TicketState::Ended { .. });
-        let all = self.tickets.values().filter(|ticket| open(ticket)).count();
-        let own =
-            self.tickets.iter().filter(|(of, ticket)| of.client == key.client && open(ticket));
-        let own = own.count();
+        let open = || self.live.iter().filter(|key| open(&self.tickets[*key]));
+        let (all, own) = (open().count(), open().filter(|of| of.client == key.client).count());
         if all >= TICKETS_MAX || self.tickets.len() >= 2 * TICKETS_MAX {
             let text = format!("{all} requests for leases are here already");
             return Err(Refusal::new(RefusalCode::Busy, text).with_limit(TICKETS_MAX as u64));

@@ -489,15 +489,15 @@ impl Keeper {
         let now = self.clock.now();
         let shown = self.book.shown();
         let unchanged = shown == self.board.record && self.board.at.elapsed() < BOARD_EVERY;
-        if !unchanged {
-            let board = self.book.board(self.core.incarnation, Queues::Counted, now);
-            self.core.stats.leases.show(&board.units);
+        if unchanged {
+            return;
         }
-        if unchanged || !self.core.control().is_connected() {
+        let board = self.book.board(self.core.incarnation, Queues::Counted, now);
+        self.core.stats.leases.show(&board.units);
+        if !self.core.control().is_connected() {
             return;
         }
         self.board = BoardShown { record: shown, at: Instant::now() };
-        let board = self.book.board(self.core.incarnation, Queues::Counted, now);
         let subject = FromExporter::Board(self.core.name.clone()).under(&self.core.root);
         self.send(subject, codec::encode(&board)).await;
     }

@@ -127,6 +127,7 @@ impl Book {
             news_so_far: 0,
         };
         self.tickets.insert(lease.key(), ticket);
+        self.live.insert(lease.key());
     }
 
     /// An admin ends what is there: the lease on a subtree or an offer of it; a subtree that is

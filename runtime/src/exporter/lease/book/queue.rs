@@ -125,6 +125,7 @@ impl Book {
             let forget = now + ENDED_KEPT;
             ticket.state = TicketState::Ended { why, text: text.to_owned(), forget };
             ticket.news = None;
+            self.ended.push_back((forget, key.clone()));
         }
         if !by_owner {
             self.tell(key, now);

@@ -91,8 +91,10 @@ impl Book {
     }
 
     fn tick_tickets(&mut self, now: Duration) {
+        self.forget(now);
         let mut due = Vec::new();
-        for (key, ticket) in &self.tickets {
+        for key in &self.live {
+            let ticket = &self.tickets[key];
             let over = match &ticket.state {
                 TicketState::Waiting if ticket.wait_until <= now => Some(LeaseEnd::TimedOut),
                 TicketState::Waiting | TicketState::Offered
@@ -100,7 +102,6 @@ impl Book {
                 {
                     Some(LeaseEnd::Silent)
                 }
-                TicketState::Ended { forget, .. } if *forget <= now => Some(LeaseEnd::Unknown),
                 _ => None,
             };
             let told = ticket.news.as_ref().is_some_and(|news| news.next <= now);
@@ -111,13 +112,28 @@ impl Book {
         due.sort_by_key(|(number, ..)| *number); // the map has no order, and a machine has one
         for (_, key, over) in due {
             match over {
-                Some(LeaseEnd::Unknown) => {
-                    self.tickets.remove(&key);
-                }
                 Some(why) => self.drop_ticket(&key, why, "", now),
                 None => self.repeat_news(&key, now),
             }
         }
+    }
+
+    /// Forgets how tickets ended, and which of them nobody has to be told of any more.
+    fn forget(&mut self, now: Duration) {
+        while self.ended.front().is_some_and(|(forget, _)| *forget <= now) {
+            let Some((forget, key)) = self.ended.pop_front() else { break };
+            // A ticket may have come to life again: by a transfer there and back.
+            let so = TicketState::ended_until;
+            if self.tickets.get(&key).is_some_and(|ticket| so(&ticket.state) == Some(forget)) {
+                self.tickets.remove(&key);
+            }
+        }
+        self.live.retain(|key| {
+            let is_live = |ticket: &Ticket| {
+                !matches!(ticket.state, TicketState::Ended { .. }) || ticket.news.is_some()
+            };
+            self.tickets.get(key).is_some_and(is_live)
+        });
     }
 
     fn repeat_news(&mut self, key: &Key, now: Duration) {
@@ -142,7 +158,8 @@ impl Book {
             Phase::Unsafe { again, .. } => Some(*again),
             Phase::Free | Phase::Ending { .. } => None,
         });
-        let tickets = self.tickets.values().filter_map(|ticket| {
+        let live = self.live.iter().map(|key| &self.tickets[key]);
+        let tickets = live.filter_map(|ticket| {
             let own = match &ticket.state {
                 TicketState::Waiting => {
                     let paused = Some(ticket.paused_until).filter(|paused| *paused > now);
@@ -150,12 +167,12 @@ impl Book {
                     [paused, heard(ticket, LEASE_ALIVE), over].into_iter().flatten().min()
                 }
                 TicketState::Offered => heard(ticket, LEASE_ALIVE),
-                TicketState::Held => None,
-                TicketState::Ended { forget, .. } => Some(*forget),
+                TicketState::Held | TicketState::Ended { .. } => None,
             };
             let news = ticket.news.as_ref().map(|news| news.next);
             [own, news].into_iter().flatten().min()
         });
-        units.chain(tickets).min()
+        let forgotten = self.ended.front().map(|(forget, _)| *forget);
+        units.chain(tickets).chain(forgotten).min()
     }
 }
