@@ -121,6 +121,7 @@ impl Global {
 
     /// The options that another run of this program reaches the same broker by. Secrets are not
     /// among them: they are for files and the environment.
+    #[cfg(feature = "ssh")]
     pub(crate) fn reach(&self) -> Vec<String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let client = self.client.as_ref().map(ToString::to_string);

@@ -33,57 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Wishes that wait; those past it are told to ask again.
 const WISHES_MAX: usize = 8;
 
-/// Reads an exporter's configuration anew. An error is for people.
-#[derive(Clone)]
-pub struct ConfigSource(Arc<dyn Fn() -> Result<ExporterConfig, String> + Send + Sync>);
-
-impl ConfigSource {
-    /// One that does this.
-    pub fn new(read: impl Fn() -> Result<ExporterConfig, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-}
-
-impl fmt::Debug for ConfigSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConfigSource")
-    }
-}
-
-/// A wish that the configuration be read anew.
-pub(crate) struct Wish {
-    /// Who has it.
-    pub(crate) by: String,
-    /// What was done, or why nothing was.
-    pub(crate) done: oneshot::Sender<Result<String, String>>,
-}
-
-/// How the rest of the exporter has its configuration read anew.
-#[derive(Clone)]
-pub(crate) struct Reloads(mpsc::Sender<Wish>);
-
-impl Reloads {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
-        let (wishes, inbox) = mpsc::channel(WISHES_MAX);
-        (Self(wishes), inbox)
-    }
-
-    /// Reads the configuration anew; says what that changed.
-    ///
-    /// # Errors
-    ///
-    /// Why nothing was changed, for people.
-    pub(crate) async fn ask(&self, by: String) -> Result<String, String> {
-        const LEAVES: &str = "the exporter is shutting down";
-        let (done, answer) = oneshot::channel();
-        self.0.try_send(Wish { by, done }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => "the configuration is being read already",
-            mpsc::error::TrySendError::Closed(_) => LEAVES,
-        })?;
-        answer.await.unwrap_or_else(|_| Err(LEAVES.to_owned()))
-    }
-}
-
 /// Changes an exporter while it runs.
 pub(crate) struct Reloader {
     pub(crate) core: Arc<Core>,
@@ -228,6 +177,57 @@ impl Reloader {
                 tracing::error!(%error, "new drivers cannot be called");
             }
         }
+    }
+}
+
+/// Reads an exporter's configuration anew. An error is for people.
+#[derive(Clone)]
+pub struct ConfigSource(Arc<dyn Fn() -> Result<ExporterConfig, String> + Send + Sync>);
+
+impl ConfigSource {
+    /// One that does this.
+    pub fn new(read: impl Fn() -> Result<ExporterConfig, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for ConfigSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfigSource")
+    }
+}
+
+/// A wish that the configuration be read anew.
+pub(crate) struct Wish {
+    /// Who has it.
+    pub(crate) by: String,
+    /// What was done, or why nothing was.
+    pub(crate) done: oneshot::Sender<Result<String, String>>,
+}
+
+/// How the rest of the exporter has its configuration read anew.
+#[derive(Clone)]
+pub(crate) struct Reloads(mpsc::Sender<Wish>);
+
+impl Reloads {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
+        let (wishes, inbox) = mpsc::channel(WISHES_MAX);
+        (Self(wishes), inbox)
+    }
+
+    /// Reads the configuration anew; says what that changed.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was changed, for people.
+    pub(crate) async fn ask(&self, by: String) -> Result<String, String> {
+        const LEAVES: &str = "the exporter is shutting down";
+        let (done, answer) = oneshot::channel();
+        self.0.try_send(Wish { by, done }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => "the configuration is being read already",
+            mpsc::error::TrySendError::Closed(_) => LEAVES,
+        })?;
+        answer.await.unwrap_or_else(|_| Err(LEAVES.to_owned()))
     }
 }
 
