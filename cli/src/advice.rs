@@ -380,6 +380,10 @@ fn of_bus(error: &BusError) -> Advice {
     let (code, hint) = match error {
         BusError::TurnedAway(why) => of_turned_away(*why),
         BusError::Denied { .. } => (21, NOT_ALLOWED),
+        error if error.is_about_an_old_certificate() => (
+            15,
+            "the operator runs `jmp-bus admin renew-certificate`; or is this host's clock right? see `jmp-bus doctor`",
+        ),
         error if error.is_about_tls() => (
             15,
             "give the broker's certificate authority with --tlsca, and the --server as its certificate names it",

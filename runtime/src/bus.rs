@@ -1,5 +1,6 @@
 //! A connection to the broker. The only module that names `async_nats`.
 
+mod certificate;
 mod checkup;
 mod denial;
 pub mod floor;
@@ -24,6 +25,7 @@ pub(crate) use self::denial::{Denial, Denials};
 pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
 pub use self::{
+    certificate::{Certificate, Unseen},
     checkup::Checkup,
     denial::{Action, TurnedAway},
 };
@@ -99,6 +101,12 @@ impl BusError {
         let Self::Connect { source, .. } = self else { return false };
         // A certificate that is not accepted comes as an I/O error, with rustls' words in it.
         source.kind() == ConnectErrorKind::Tls || source.to_string().contains("certificate")
+    }
+
+    /// Whether the broker's certificate has ended.
+    pub fn is_about_an_old_certificate(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        source.to_string().contains("certificate expired")
     }
 }
 

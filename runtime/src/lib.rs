@@ -43,7 +43,10 @@ pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,
     Unusable, Version,
 };
-pub use bus::{Action, BusError, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, floor};
+pub use bus::{
+    Action, BusError, Certificate, Checkup, Keep, ServerInfo, StreamsKeep, TurnedAway, Unseen,
+    floor,
+};
 pub use client::{
     Attached, CallError, Client, DriverRef, ItemBytes, ItemStream, Lease, LeaseError, LeaseRequest,
     OnWait, PlaceLease, StartedCall, Waiting,

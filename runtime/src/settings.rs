@@ -295,6 +295,11 @@ impl Settings {
         !self.servers.is_empty() && self.servers.iter().all(|server| server::is_loopback(server))
     }
 
+    /// Host and port of one of our [`servers`](Self::servers).
+    pub(crate) fn endpoint(server: &str) -> (&str, u16) {
+        server::endpoint(server)
+    }
+
     /// Who we are by our credentials; `None` if they have no JWT, so that only the broker knows.
     ///
     /// # Errors

@@ -1,15 +1,15 @@
 //! `jmp-bus doctor`: whether all is well, seen from here.
 
+mod expiry;
 mod seat;
 
 use std::time::{Duration, Instant};
 
 use bus_schema::permission::Role;
 use runtime::{
-    CallError, Client, Identity, Keep, NATS_SERVER_MIN, ServerInfo, Settings, StreamsKeep, Version,
+    CallError, Client, Keep, NATS_SERVER_MIN, ServerInfo, Settings, StreamsKeep, Version,
 };
 
-use super::admin::date;
 use crate::{
     advice::{CliError, advice},
     session::Session,
@@ -42,7 +42,11 @@ pub(crate) struct Cmd {
 #[derive(Debug, serde::Serialize)]
 struct Check {
     check: String,
+    /// False if something does not work.
     ok: bool,
+    /// It works, and will not for long.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warning: bool,
     found: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     what_to_do: String,
@@ -50,12 +54,17 @@ struct Check {
 
 impl Check {
     fn ok(check: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { check: check.into(), ok: true, found: found.into(), what_to_do: String::new() }
+        let (check, found) = (check.into(), found.into());
+        Self { check, ok: true, warning: false, found, what_to_do: String::new() }
+    }
+
+    fn warning(check: &str, found: impl Into<String>, what_to_do: impl Into<String>) -> Self {
+        Self { warning: true, what_to_do: what_to_do.into(), ..Self::ok(check, found) }
     }
 
     fn bad(check: &str, found: impl Into<String>, what_to_do: impl Into<String>) -> Self {
         let (check, found, what_to_do) = (check.to_owned(), found.into(), what_to_do.into());
-        Self { check, ok: false, found, what_to_do }
+        Self { check, ok: false, warning: false, found, what_to_do }
     }
 
     fn failed(check: &str, error: impl Into<CliError>) -> Self {
@@ -72,7 +81,8 @@ impl Cmd {
         let settings = session.settings()?;
         let identity = settings.identity()?;
         let known = identity.as_ref().and_then(|identity| Some((identity, identity.role?)));
-        checks.extend(identity.as_ref().map(credentials));
+        checks.extend(identity.as_ref().map(expiry::credentials));
+        expiry::certificates(&settings, &mut checks).await;
         match known {
             Some((identity, Role::Exporter)) => match settings.server().await {
                 Ok(info) => {
@@ -156,8 +166,12 @@ impl Cmd {
 }
 
 fn line(check: &Check) -> String {
-    let Check { check, ok, found, what_to_do } = check;
-    let ok = if *ok { "ok " } else { "BAD" };
+    let Check { check, ok, warning, found, what_to_do } = check;
+    let ok = match (ok, warning) {
+        (true, false) => "ok ",
+        (true, true) => "!! ",
+        (false, _) => "BAD",
+    };
     let mut line = format!("{ok}  {check}: {found}\n");
     if !what_to_do.is_empty() {
         line += &format!("     {what_to_do}\n");
@@ -169,24 +183,6 @@ fn line(check: &Check) -> String {
 fn parsed(version: &str) -> Option<Version> {
     let mut numbers = version.split('.').map(str::parse);
     Some(Version { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
-}
-
-/// Whether the credentials are good by this host's clock.
-fn credentials(identity: &Identity) -> Check {
-    const WHAT: &str = "credentials";
-    let shown = match identity.role {
-        Some(role) => format!("{role} {}", identity.name),
-        None => identity.name.clone(),
-    };
-    match identity.expires {
-        Some(at) if identity.is_expired() => Check::bad(
-            WHAT,
-            format!("{shown}, expired on {}", date(at)),
-            "ask whoever runs the broker for new ones (`jmp-bus admin add`)",
-        ),
-        Some(at) => Check::ok(WHAT, format!("{shown}, until {}", date(at))),
-        None => Check::ok(WHAT, shown),
-    }
 }
 
 /// What the broker says of itself.

@@ -1,11 +1,18 @@
 //! `jmp-bus admin` and `whoami`, on a broker that they made.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     fleet::Fleet,
     lab::{program, run},
 };
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test]
 async fn who_is_added_is_let_in_and_who_is_revoked_is_cut_off_at_once() {
@@ -123,6 +130,67 @@ async fn who_is_not_let_in_is_told_why() {
     assert!(expired.contains("these credentials have expired"), "{expired}");
     assert!(expired.contains("jmp-bus admin add"), "{expired}");
     fleet.run("alice", &["list"]).await.ok();
+}
+
+/// The broker gets a certificate that was made a year ago.
+fn certify(fleet: &Fleet, ends: SystemTime) {
+    let authority = |file: &str| fleet.path(".config/jmp-bus/authority").join(file);
+    let read = |file: &str| fs::read_to_string(authority(file)).unwrap();
+    let ca_key = rcgen::KeyPair::from_pem(&read("keys/ca.key")).unwrap();
+    let mut ca = rcgen::CertificateParams::default();
+    ca.distinguished_name = rcgen::DistinguishedName::new();
+    let name = "jmp-bus certificate authority";
+    ca.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_before = (SystemTime::now() - DAY * 365).into();
+    params.not_after = ends.into();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    fs::write(authority("broker/tls/server.pem"), certificate.pem()).unwrap();
+    fs::write(authority("broker/tls/server.key"), key.serialize_pem()).unwrap();
+    fleet.reload_broker();
+}
+
+#[tokio::test]
+async fn the_doctor_warns_before_something_ends_and_says_when_it_has() {
+    let fleet = Fleet::start().await;
+    fleet.add("client", "alice").await;
+    fleet.add("exporter", "bench").await;
+    // Until the broker has read what it got.
+    let doctor = async |name: &str, shows: &str| loop {
+        let ran = fleet.run(name, &["doctor"]).await;
+        if ran.out.contains(shows) {
+            return ran;
+        }
+    };
+    let fresh = doctor("alice", "ok   certificate: until ").await.ok();
+    assert!(!fresh.contains("!! "), "{fresh}");
+
+    certify(&fleet, SystemTime::now() + DAY * 20 + DAY / 2);
+    for name in ["alice", "bench"] {
+        let soon = doctor(name, "20 days from now").await.ok();
+        assert!(soon.contains("!!   certificate: until "), "{soon}");
+        assert!(soon.contains("`jmp-bus admin renew-certificate`"), "{soon}");
+    }
+    let checks = fleet.run("alice", &["doctor", "-o", "json"]).await.json();
+    let warned: Vec<_> =
+        checks.as_array().unwrap().iter().filter(|check| check["warning"] == true).collect();
+    assert_eq!(warned.len(), 1, "{checks}");
+    assert_eq!((&warned[0]["check"], &warned[0]["ok"]), (&"certificate".into(), &true.into()));
+
+    // Then nobody gets in, and everybody hears why.
+    certify(&fleet, SystemTime::now() - DAY);
+    let over = doctor("alice", "BAD  certificate: expired on ").await;
+    assert_eq!(over.code, Some(18), "{over:?}");
+    assert!(over.out.contains("BAD  broker: ") && over.out.contains("admin renew"), "{over:?}");
+    let call = fleet.run("alice", &["list"]).await.failed(15);
+    assert!(call.contains("`jmp-bus admin renew-certificate`"), "{call}");
+
+    // It does what it says.
+    fleet.admin(&["renew-certificate"]).await.ok();
+    fleet.reload_broker();
+    doctor("alice", "ok   certificate: until ").await.ok();
 }
 
 #[tokio::test]

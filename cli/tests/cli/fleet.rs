@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Fleet {
     pub(crate) home: TempDir,
     pub(crate) port: u16,
-    _broker: Child,
+    broker: Child,
 }
 
 impl Fleet {
@@ -29,7 +29,7 @@ impl Fleet {
         let args = ["admin", "init", "--host", "localhost", "--host", "127.0.0.1", "--port"];
         run(program(&home).args(args).arg(port.to_string())).await.ok();
         let config = home.path().join(".config/jmp-bus/authority/broker/nats-server.conf");
-        let fleet = Self { _broker: broker(&config).await, home, port };
+        let fleet = Self { broker: broker(&config).await, home, port };
         fleet.admin(&["streams"]).await.ok();
         fleet
     }
@@ -41,6 +41,12 @@ impl Fleet {
     /// `jmp-bus admin …`.
     pub(crate) async fn admin(&self, args: &[&str]) -> Ran {
         run(program(&self.home).current_dir(self.home.path()).arg("admin").args(args)).await
+    }
+
+    /// Makes the broker read its files anew. It takes a moment.
+    pub(crate) fn reload_broker(&self) {
+        let id = self.broker.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        rustix::process::kill_process(id.unwrap(), rustix::process::Signal::HUP).unwrap();
     }
 
     /// Gives credentials to somebody.

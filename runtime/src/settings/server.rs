@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use super::{Auth, BadServer, Secret, SettingsError, Source};
 
+/// Where NATS is, if nothing else is said.
+const PORT: u16 = 4222;
+
 /// A list of servers, taken apart.
 pub(super) struct Servers {
     addresses: Vec<String>,
@@ -65,6 +68,13 @@ fn check(scheme: &str, host: &str) -> Result<(), BadServer> {
         Some(Err(_)) | Some(Ok(0)) => Err(BadServer::Port),
         Some(Ok(_)) | None => Ok(()),
     }
+}
+
+/// Host and port of an address that [`parse`] gave.
+pub(super) fn endpoint(address: &str) -> (&str, u16) {
+    let host = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let (host, port) = host_and_port(host);
+    (host, port.and_then(|port| port.parse().ok()).unwrap_or(PORT))
 }
 
 /// Takes `[::1]:4222` and `host:4222` apart.
