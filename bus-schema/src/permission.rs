@@ -166,7 +166,7 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadLogs, &[Client, Observer]),
     publish(SubjectSet::ReadAdmin, &[Client, Observer]),
     publish(SubjectSet::ReadAdminLast, &[Client, Observer]),
-    publish(SubjectSet::JetStream, &[Admin]),
+    publish(SubjectSet::JetStream, &[Admin, Leaf]),
     both(SubjectSet::Services, &[Client, Observer, Admin, Leaf], &[Exporter, Leaf]),
     both(SubjectSet::All, &[Leaf], &[Leaf]),
 ];

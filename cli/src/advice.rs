@@ -241,6 +241,7 @@ fn of_lending(error: &LendError) -> (u8, &'static str) {
     match error {
         LendError::Read { .. } | LendError::Changed { .. } => (1, "nothing was executed"),
         LendError::Unfit(_) => (2, "nothing was executed"),
+        LendError::NotAllowed(_) => (21, NOT_ALLOWED),
         LendError::NotStored(_) | LendError::Bus(_) => (15, "see `jmp-bus doctor`"),
         LendError::Incomplete(_) => (14, "it was executed: what was handed back is worthless"),
     }

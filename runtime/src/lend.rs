@@ -64,6 +64,9 @@ pub enum LendError {
     /// What the driver handed back did not all arrive, or could not be written. It was executed.
     #[error("what the driver handed back is not complete: {0}")]
     Incomplete(String),
+    /// The broker does not let us.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The broker.
     #[error("{0}")]
     Bus(String),
@@ -78,7 +81,10 @@ impl LendError {
 
 impl From<BusError> for LendError {
     fn from(error: BusError) -> Self {
-        Self::Bus(error.to_string())
+        match error {
+            BusError::Denied { .. } => Self::NotAllowed(error.to_string()),
+            error => Self::Bus(error.to_string()),
+        }
     }
 }
 

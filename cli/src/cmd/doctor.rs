@@ -88,7 +88,7 @@ impl Cmd {
                 Ok(info) => {
                     let found = format!("reached as exporter {}", identity.name);
                     checks.push(Check::ok("broker", found));
-                    server(&settings, &info, &mut checks);
+                    server(&settings, &info, true, &mut checks);
                     seat::permissions(session, identity, Role::Exporter, &mut checks).await;
                 }
                 Err(error) => checks.push(Check::failed("broker", error)),
@@ -98,7 +98,7 @@ impl Cmd {
                     let found = format!("reached as client {}", client.name());
                     checks.push(Check::ok("broker", found));
                     match settings.server().await {
-                        Ok(info) => server(&settings, &info, &mut checks),
+                        Ok(info) => server(&settings, &info, known.is_some(), &mut checks),
                         Err(error) => checks.push(Check::failed("version", error)),
                     }
                     vouched(client, &mut checks);
@@ -185,8 +185,8 @@ fn parsed(version: &str) -> Option<Version> {
     Some(Version { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
 }
 
-/// What the broker says of itself.
-fn server(settings: &Settings, info: &ServerInfo, checks: &mut Vec<Check>) {
+/// What the broker says of itself. Whoever `is_known` looks for the streams, too.
+fn server(settings: &Settings, info: &ServerInfo, is_known: bool, checks: &mut Vec<Check>) {
     let ServerInfo { version, jetstream, asks_for_tls, max_payload: max, .. } = info;
     let is_private = settings.is_loopback();
     checks.push(match (asks_for_tls, is_private) {
@@ -206,9 +206,10 @@ fn server(settings: &Settings, info: &ServerInfo, checks: &mut Vec<Check>) {
         ),
         _ => Check::ok("version", format!("nats-server {version}")),
     });
-    checks.push(match jetstream {
-        true => Check::ok("jetstream", "on"),
-        false => Check::bad("jetstream", "off", "start nats-server with -js"),
+    checks.push(match (jetstream, is_known) {
+        (true, _) => Check::ok("jetstream", "on"),
+        (false, true) => Check::ok("jetstream", "not here: a leaf node's is the hub's"),
+        (false, false) => Check::bad("jetstream", "off", "start nats-server with -js"),
     });
     checks.push(match *max < MAX_PAYLOAD_MIN {
         true => Check::bad(

@@ -29,6 +29,9 @@ resolver_preload {{
   {system}: \"{system_jwt}\"
   {account}: \"{account_jwt}\"
 }}
+# One JetStream for everybody, also behind a leaf node: its requests pass there only if both sides
+# say so. (nats-server warns of this line; it is right.)
+default_js_domain {{ {account}: \"\" }}
 ",
             operator = self.operator_jwt,
         )
