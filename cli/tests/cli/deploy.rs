@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -105,6 +106,24 @@ fn what_the_package_installs_is_there() {
 }
 
 #[tokio::test]
+async fn a_shell_takes_what_the_package_and_its_machine_run() {
+    let scripts =
+        ["debian/postinst", "debian/prerm", "debian/postrm", "machine/try", "machine/steps"];
+    for script in scripts {
+        let file = deploy().join(script);
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{script} is not to be run");
+        let text = fs::read_to_string(&file).unwrap();
+        let shell = if text.starts_with("#!/bin/sh\n") { "sh" } else { "bash" };
+        let read = Command::new(shell).arg("-n").arg(&file).output().await.unwrap();
+        assert!(read.status.success(), "{script}: {}", String::from_utf8_lossy(&read.stderr));
+    }
+    // What the machine runs is taken out of the README.
+    let readme = fs::read_to_string(deploy().join("README.md")).unwrap();
+    assert!(readme.matches("\n```bash\n").count() >= 6, "the commands were not found");
+}
+
+#[tokio::test]
 async fn systemd_takes_the_units() {
     let dir = tempfile::tempdir().unwrap();
     for (unit, name) in [
@@ -117,8 +136,11 @@ async fn systemd_takes_the_units() {
         }
         // Programs that every host has: `verify` looks whether they are there.
         let text = text.replace("/usr/bin/jmp-bus", "/bin/true");
-        fs::write(dir.path().join(name), text.replace("/usr/bin/nats-server", "/bin/true"))
-            .unwrap();
+        fs::write(
+            dir.path().join(name),
+            text.replace("ExecStart=nats-server", "ExecStart=/bin/true"),
+        )
+        .unwrap();
     }
     let exporter = fs::read_to_string(dir.path().join("jmp-bus-exporter@x.service")).unwrap();
     assert!(exporter.contains("Type=notify") && exporter.contains("WatchdogSec="));
@@ -234,11 +256,13 @@ impl Brokers {
     async fn serve(&self, url: &str, name: &str) -> Running {
         self.add("exporter", name).await;
         let file = self.home.path().join(format!("{name}.yaml"));
-        let text = format!("metadata: {{name: {name}}}\nexport:\n  power: {{type: fake-power}}\n");
+        let text = format!(
+            "metadata: {{name: {name}}}\nexport:\n  power: {{type: fake-power}}\n  disk: {{type: fake-flasher}}\n"
+        );
         fs::write(&file, text).unwrap();
         let mut serve =
             Running::start(&mut self.as_user(url, name, &["serve", file.to_str().unwrap()]));
-        assert_eq!(serve.line().await, format!("{name} is up with 2 drivers"));
+        assert_eq!(serve.line().await, format!("{name} is up with 3 drivers"));
         serve
     }
 }
@@ -283,4 +307,64 @@ async fn everybody_at_a_leaf_is_who_they_are_at_the_hub() {
     let site = run(&mut brokers.as_user(&hub, "site", &["list"])).await.failed(2);
     assert!(site.contains("those of leaf site"), "{site}");
     drop((near, far));
+}
+
+#[tokio::test]
+async fn a_site_behind_a_leaf_has_all_that_the_hub_keeps() {
+    let mut brokers = Brokers::new().await;
+    brokers.add("leaf", "site").await;
+    let hub = brokers.start("hub.conf");
+    brokers.until_ok(|| brokers.command(&hub, &["admin", "streams"])).await;
+    let leaf = brokers.start("leaf.conf");
+    for (role, name) in
+        [("client", "alice"), ("client", "bob"), ("observer", "eve"), ("admin", "root")]
+    {
+        brokers.add(role, name).await;
+    }
+    brokers.until_ok(|| brokers.as_user(&leaf, "alice", &["list"])).await;
+    let far = brokers.serve(&leaf, "far").await;
+    let at_site =
+        async |name: &str, args: &[&str]| run(&mut brokers.as_user(&leaf, name, args)).await;
+
+    let until_says = async |name: &str, args: &[&str], words: &str| {
+        let saying = async { while !at_site(name, args).await.out.contains(words) {} };
+        timeout(PATIENCE, saying).await.unwrap_or_else(|_| panic!("{args:?} says no {words}"));
+    };
+
+    // The registry, events, logs.
+    assert!(at_site("alice", &["list"]).await.ok().contains("far  up"));
+    assert!(at_site("eve", &["list"]).await.ok().contains("far  up"));
+    until_says("eve", &["events"], "exporter-up").await;
+    until_says("alice", &["logs"], "exporter is up").await;
+    // Records of streaming calls, and only one's own.
+    let id = at_site("alice", &["stream", "far/power", "read", "--detach"]).await.ok();
+    let replay = ["stream", "--replay", id.trim(), "--of", "alice"];
+    until_says("alice", &replay, "voltage").await;
+    let others = at_site("bob", &replay).await.failed(21);
+    assert!(others.contains("not allowed by the broker: bob may not"), "{others}");
+    // Files.
+    let image = brokers.home.path().join("image");
+    fs::write(&image, vec![7; 300_000]).unwrap();
+    let image = image.to_str().unwrap();
+    at_site("alice", &["put", image]).await.ok();
+    let flashed = at_site("alice", &["flash", "far/disk", image, "--verify"]).await.ok();
+    assert!(flashed.contains("verified"), "{flashed}");
+    assert!(at_site("root", &["files"]).await.ok().contains("alice  image"));
+    at_site("bob", &["files"]).await.failed(21);
+    at_site("root", &["files", "remove", "image", "--of", "alice"]).await.ok();
+    // Every role may do there what it may do at the hub, and no more.
+    for name in ["alice", "eve", "root", "far"] {
+        let checks = at_site(name, &["doctor", "-o", "json"]).await.json();
+        let good = |check: &serde_json::Value| check["ok"] == true;
+        assert!(checks.as_array().unwrap().iter().all(good), "{name}: {checks}");
+    }
+    at_site("alice", &["doctor", "--make-streams"]).await.failed(18);
+    at_site("eve", &["call", "far/power", "on"]).await.failed(21);
+
+    // Without its hub the site works on; what the hub keeps is told to be away.
+    brokers.brokers[0].kill().await.unwrap();
+    brokers.until_ok(|| brokers.as_user(&leaf, "alice", &["call", "far/power", "on"])).await;
+    let away = run(&mut brokers.as_user(&leaf, "alice", &["list"])).await.failed(15);
+    assert!(away.contains("jmp_registry"), "{away}");
+    drop(far);
 }

@@ -49,7 +49,7 @@ impl Cmd {
             root: session.root(),
             hosts: self.hosts,
             port: self.port,
-            broker_dir: self.broker_dir,
+            broker_dir: self.broker_dir.clone(),
             data_dir: self.data_dir,
             storage: self.storage << 30,
             certificate: self.certificate.zip(self.certificate_key).map(given),
@@ -64,14 +64,21 @@ impl Cmd {
             "tlsca": authority.ca(),
         });
         let shown = authority.dir().display().to_string();
+        let bring = match &self.broker_dir {
+            None => String::new(),
+            Some(there) => {
+                format!("bring to its host:     {} as {}\n", broker.display(), there.display())
+            }
+        };
+        let there = self.broker_dir.as_ref().unwrap_or(&broker);
         let text = || {
             format!(
                 "an authority for {server} is in {shown}\n\
-                 start the broker:     nats-server -c {config}\n\
+                 {bring}start the broker:      nats-server -c {config}\n\
                  then make its streams: jmp-bus admin streams\n\
-                 give out credentials: jmp-bus admin add client NAME\n",
+                 give out credentials:  jmp-bus admin add client NAME\n",
                 server = authority.server(),
-                config = broker.join("nats-server.conf").display(),
+                config = there.join("nats-server.conf").display(),
             )
         };
         session.out.document(&data, text).await
