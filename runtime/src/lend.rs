@@ -12,7 +12,8 @@ use std::{
 
 use bus_schema::{ExporterName, Lent, LentFrom, LentUrl, Loan, Packing};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 pub use self::files::StoredFile;
 use self::pipe::LentPipe;
@@ -32,8 +33,21 @@ enum What {
     Put(Put),
     Stored(Stored),
     Reader(Box<dyn AsyncRead + Send + Unpin>, Option<u64>),
-    Writer(Box<dyn AsyncWrite + Send + Unpin>),
+    Writer(Box<dyn LendSink>),
     Url(LentUrl),
+}
+
+/// Where what a driver hands back goes, and what has to know whether all of it came.
+pub trait LendSink: Send + 'static {
+    /// Takes the next bytes. May be given up while it does.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, io::Result<()>>;
+
+    /// There are no more: all of them came.
+    fn finish(&mut self) -> BoxFuture<'_, io::Result<()>>;
+
+    /// The data has no end, or was never begun: nothing of it is to be left. A client that closes
+    /// waits for this, but not for long.
+    fn give_up(self: Box<Self>) -> BoxFuture<'static, ()>;
 }
 
 /// Why something could not be lent.
@@ -133,7 +147,22 @@ impl Lend {
     /// Where the driver's data goes. The call ends when it has all been written, and the writer
     /// was shut down.
     pub fn writer(writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self::new(What::Writer(Box::new(writer)))
+        Self::sink(Careless(writer))
+    }
+
+    /// As [`writer`](Self::writer), and it is told if the data does not all come.
+    pub fn sink(sink: impl LendSink) -> Self {
+        Self::new(What::Writer(Box::new(sink)))
+    }
+
+    /// The same, and how many bytes its reader gives. A reader that gives another number breaks
+    /// off.
+    #[must_use]
+    pub fn of_length(mut self, bytes: u64) -> Self {
+        if let What::Reader(_, len) = &mut self.what {
+            *len = Some(bytes);
+        }
+        self
     }
 
     /// The same under another name.
@@ -187,6 +216,23 @@ impl Lend {
         let lent = with(lent);
         lent.check().map_err(LendError::Unfit)?;
         Ok(Loan { lent, keep: Box::new(Keep(pipe)) })
+    }
+}
+
+/// A writer that leaves what it has.
+struct Careless<W>(W);
+
+impl<W: AsyncWrite + Send + Unpin + 'static> LendSink for Careless<W> {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { self.0.write_all(&bytes).await })
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.0.shutdown())
+    }
+
+    fn give_up(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -1,23 +1,33 @@
 //! Streams that are lent with a call: in one direction, and silent until the exporter is heard.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use bus_schema::{
     ExporterName, Sink, StreamId,
     message::ResetCode,
     subject::{ExporterVerb, To},
 };
+use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, copy},
     sync::oneshot,
+    time::timeout,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
-use super::LendError;
+use super::{LendError, LendSink};
 use crate::{
     client::{Inner, plug, speak},
     stream::{ByteStream, DataLine, PipeDirection, PipeEnd},
 };
+
+/// Bytes that a sink is given at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// For a sink to remove what it has of data that does not come.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A stream that is lent. Dropping it takes it back.
 pub(super) struct LentPipe {
@@ -50,8 +60,9 @@ impl LentPipe {
     pub(super) async fn to_writer(
         inner: &Arc<Inner>,
         exporter: &ExporterName,
-        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+        sink: Box<dyn LendSink>,
     ) -> Result<(Sink, Self), LendError> {
+        let mut open = OpenSink { sink: Some(sink), tasks: inner.tasks.clone() };
         let (stream, end) = plug(inner, exporter, PipeDirection::ReceiveOnly)?;
         inner.bulk().await?;
         let sink = Sink { stream, credit: end.credit() };
@@ -59,11 +70,12 @@ impl LentPipe {
         let nowhere = DataLine::Nowhere;
         let over =
             lend(inner, exporter, stream, end, nowhere, async move |mut pipe: ByteStream| {
-                let written = async {
-                    copy(&mut pipe, &mut writer).await?;
-                    writer.shutdown().await
-                };
-                let _ = tx.send(written.await.map_err(|error| error.to_string())); // or it was given up
+                let written = open.fill(&mut pipe).await;
+                drop(open);
+                if let Err(error) = &written {
+                    pipe.reset(format_args!("what came cannot be written: {error}"));
+                }
+                let _ = tx.send(written.map_err(|error| error.to_string())); // or it was given up
             });
         Ok((sink, Self { done: Some(done), _over: over.drop_guard() }))
     }
@@ -77,6 +89,37 @@ impl LentPipe {
                 Ok(written) => written.map_err(LendError::Incomplete),
                 Err(_gone) => Err(LendError::Incomplete("this client was closed".to_owned())),
             },
+        }
+    }
+}
+
+/// A sink that was not filled yet: it is given up when this is dropped.
+struct OpenSink {
+    sink: Option<Box<dyn LendSink>>,
+    tasks: TaskTracker,
+}
+
+impl OpenSink {
+    async fn fill(&mut self, pipe: &mut ByteStream) -> io::Result<()> {
+        if let Some(sink) = &mut self.sink {
+            loop {
+                let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+                if pipe.read_buf(&mut piece).await? == 0 {
+                    break;
+                }
+                sink.write(piece.freeze()).await?;
+            }
+            sink.finish().await?;
+        }
+        self.sink = None;
+        Ok(())
+    }
+}
+
+impl Drop for OpenSink {
+    fn drop(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            self.tasks.spawn(timeout(GIVE_UP_WITHIN, sink.give_up()));
         }
     }
 }
