@@ -9,10 +9,14 @@ use runtime::{ByteStream, CallError, DriverRef, blocking};
 mod expect;
 #[cfg(feature = "vnc")]
 mod novnc;
+#[cfg(feature = "opendal")]
+mod opendal;
 mod portforward;
 #[cfg(feature = "ssh")]
 mod ssh;
 
+#[cfg(feature = "opendal")]
+pub use self::opendal::OpendalAdapter;
 pub use expect::{
     BadPattern, Expect, ExpectAdapter, ExpectBlocking, ExpectError, Match, Pattern, Seen,
     script::{ExpectScript, SCRIPT_HELP, ScriptError, ScriptFailure, StepDone, WhyFailed},

@@ -6,6 +6,8 @@ use bus_schema::{Fault, Interface, Value, encode_value};
 use runtime::{BuildError, ChildrenRule, DriverKind, Kind, Kinds, Node, Site};
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "opendal")]
+use crate::Opendal;
 use crate::{
     CommandPower, CommandPowerConfig, CommandStorageMux, Composite, EchoNetwork, FakeFlasher,
     FakePower, FakePowerConfig, FakeStorageMux, FileStorage, NetworkInterface, PowerInterface,
@@ -34,6 +36,8 @@ pub fn kinds() -> Kinds {
         .with(Kind { build: checked::<FakeFlasher>, ..Kind::of::<FakeFlasher>() })
         .with(Kind { build: checked::<CommandStorageMux>, ..Kind::of::<CommandStorageMux>() })
         .with(Kind { build: checked::<FakeStorageMux>, ..Kind::of::<FakeStorageMux>() });
+    #[cfg(feature = "opendal")]
+    let kinds = kinds.with(Kind { build: checked::<Opendal>, ..Kind::of::<Opendal>() });
     #[cfg(feature = "serving")]
     let kinds = {
         use crate::serving::{HttpServer, Tftp};
@@ -240,6 +244,9 @@ check! {
     CommandStorageMux: CommandStorageMux::new,
     FakeStorageMux: |config| FakeStorageMux::new(&config),
 }
+
+#[cfg(feature = "opendal")]
+check! { Opendal: Opendal::check }
 
 fn checked<D: Check<Config: DeserializeOwned>>(
     value: Value,

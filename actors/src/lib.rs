@@ -9,6 +9,7 @@
 //! | [`Serial`]                                        | a serial port, as a [`Console`] |
 //! | [`Shell`]                                         | configured scripts |
 //! | [`FileStorage`], [`TargetFlasher`], [`CommandStorageMux`] | [`Storage`], a [`Flasher`], a [`StorageMux`] |
+//! | `Opendal` (feature `opendal`)                    | a storage tree |
 //! | `serving` (feature `serving`)                     | TFTP and HTTP servers for devices |
 //!
 //! | adapter                                           | what it connects a stream method to |
@@ -17,6 +18,7 @@
 //! | [`ExpectAdapter`]                                 | what waits for patterns, and types |
 //! | `SshAdapter` (feature `ssh`)                      | SSH: commands, files, ports |
 //! | `NovncAdapter` (feature `vnc`)                    | a screen in a browser |
+//! | `OpendalAdapter` (feature `opendal`)              | (a resource, not a method) a file in any storage |
 //! | one of your own                                   | see [`ClientAdapter`] |
 
 #![deny(missing_docs)]
@@ -28,6 +30,8 @@ mod flasher;
 mod kinds;
 mod mux;
 mod network;
+#[cfg(feature = "opendal")]
+mod opendal;
 mod power;
 mod process;
 mod qemu;
@@ -37,6 +41,14 @@ pub mod serving;
 mod shell;
 mod storage;
 
+#[cfg(feature = "opendal")]
+pub use self::opendal::{
+    EntryMetadata, EntryMode, HashAlgorithm, OpenMode, Opendal, OpendalBlocking, OpendalClient,
+    OpendalConfig, OpendalError, PresignedRequest, StorageCapability, open_operator,
+};
+/// OpenDAL itself, for operators of one's own.
+#[cfg(feature = "opendal")]
+pub use ::opendal as opendal_crate;
 pub use adapter::*; // the list is there
 pub use composite::Composite;
 pub use console::{

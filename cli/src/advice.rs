@@ -80,6 +80,9 @@ pub(crate) enum CliError {
     NoBoard(&'static str),
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
+    #[cfg(feature = "opendal")]
+    #[error(transparent)]
+    Storage(#[from] actors::OpendalError),
     #[error(transparent)]
     Portforward(#[from] PortforwardError),
     #[cfg(feature = "ssh")]
@@ -215,6 +218,10 @@ pub(crate) fn advice(error: &CliError) -> Advice {
         CliError::Replaced(_) => (14, "give one of the two exporters another name"),
         CliError::HookFailed(_) => (13, "see to the board, and to `onFailure` of its hooks"),
         CliError::Io { .. } => (1, ""),
+        #[cfg(feature = "opendal")]
+        CliError::Storage(_) => {
+            (1, "AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID … or ~/.aws say where and who")
+        }
         CliError::Portforward(_) => (1, "is the port or socket in use? port 0 is any free one"),
         #[cfg(feature = "ssh")]
         CliError::Ssh(error) => return of_ssh(error),

@@ -1,12 +1,21 @@
-//! Words that lend something: `@FILE`, `@-`, `@https://…`, `@>FILE`, where a method takes a resource.
+//! Words that lend something, where a method takes a resource: `@FILE`, `@-`, `@https://…`, `@s3://…`;
+//! `@>FILE` and `@>s3://…` for what comes back.
 
-use std::{io, path::PathBuf};
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use bus_schema::{Invoke as _, Loan, Method, Type, Value, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
-use runtime::{CallError, Client, DriverRef, Found, Lend, Put};
+use futures_util::future::BoxFuture;
+use runtime::{CallError, Client, DriverRef, Found, Lend, LendSink, Put};
+use tempfile::TempPath;
+use tokio::{fs::File, io::AsyncWriteExt as _};
 
-use crate::{advice::CliError, output::Output, progress::Upload};
+use crate::{advice::CliError, bucket::Object, output::Output, progress::Upload};
 
 /// What a person typed, before anybody reads it.
 #[derive(Debug)]
@@ -29,7 +38,9 @@ pub(crate) enum Lent {
     Stdin,
     File(PathBuf),
     Url(String),
+    Object(Object),
     To(PathBuf),
+    ToObject(Object),
 }
 
 /// Whether the signature has to be known to understand these words.
@@ -49,25 +60,31 @@ pub(crate) async fn signature(
 
 impl Lent {
     pub(crate) fn read(word: &str) -> Result<Self, CliError> {
+        let (word, comes_back) = match word.strip_prefix('>') {
+            Some(word) => (word, true),
+            None => (word, false),
+        };
+        if let Some(object) = Object::read(word) {
+            return object.map(if comes_back { Self::ToObject } else { Self::Object });
+        }
         match word {
+            _ if comes_back => Ok(Self::To(word.into())),
             "-" => Ok(Self::Stdin),
             url if ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) => {
                 Ok(Self::Url(url.to_owned()))
             }
             other if other.contains("://") => {
-                let text = format!("{other} cannot be lent: a file, -, or an http(s):// URL can");
+                let text =
+                    format!("{other} cannot be lent: a file, -, or an http(s):// or s3:// URL can");
                 Err(CliError::Usage(text))
             }
-            path => Ok(match path.strip_prefix('>') {
-                Some(path) => Self::To(path.into()),
-                None => Self::File(path.into()),
-            }),
+            path => Ok(Self::File(path.into())),
         }
     }
 
     /// Whether only one call can have it.
     pub(crate) fn is_for_one(&self) -> bool {
-        matches!(self, Self::Stdin | Self::To(_))
+        matches!(self, Self::Stdin | Self::To(_) | Self::ToObject(_))
     }
 
     /// What is lent. A file is told about while it is stored.
@@ -79,16 +96,58 @@ impl Lent {
                 let name = plain.rsplit('/').next().unwrap_or_default();
                 Lend::url(url, std::iter::empty::<(String, String)>()).named(name)
             }
-            Self::To(path) => {
-                let created = tokio::fs::File::create(path).await;
-                let cannot = |source| CliError::io(format!("create {}", path.display()), source);
-                Lend::writer(created.map_err(cannot)?)
-            }
+            Self::Object(object) => object.source().await?,
+            Self::To(path) => new_file(path)
+                .map_err(|source| CliError::io(format!("create {}", path.display()), source))?,
+            Self::ToObject(object) => object.sink()?,
             Self::File(path) => {
                 let upload = Upload::of(path, out);
                 Lend::put(Put { on_moved: Some(upload.on_moved()), ..Put::new(path) })
             }
         })
+    }
+}
+
+/// A file that is there once all of it came. What is no file (a device, a pipe) is written as it is.
+fn new_file(path: &Path) -> io::Result<Lend> {
+    if path.metadata().is_ok_and(|known| !known.is_file()) {
+        let open = std::fs::OpenOptions::new().write(true).open(path)?;
+        return Ok(Lend::writer(File::from_std(open)));
+    }
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut part = tempfile::Builder::new();
+    let part = part.prefix(".jmp-bus-").permissions(Permissions::from_mode(0o666)); // and umask
+    let (file, part) = part.tempfile_in(dir)?.into_parts();
+    Ok(Lend::sink(NewFile { file: File::from_std(file), part: Some(part), path: path.to_owned() }))
+}
+
+struct NewFile {
+    file: File,
+    /// Where it is until it is whole. Dropping it removes it.
+    part: Option<TempPath>,
+    path: PathBuf,
+}
+
+impl LendSink for NewFile {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { self.file.write_all(&bytes).await })
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            self.file.flush().await?;
+            match self.part.take() {
+                Some(part) => part.persist(&self.path).map_err(|error| error.error),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn give_up(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -178,7 +237,9 @@ mod tests {
         ] {
             assert_eq!(Lent::read(word).unwrap(), lent);
         }
-        let said = Lent::read("s3://bucket/a").unwrap_err().to_string();
-        assert!(said.contains("http(s)://"), "{said}");
+        assert!(matches!(Lent::read("s3://bucket/a"), Ok(Lent::Object(_))));
+        assert!(matches!(Lent::read(">s3://bucket/a"), Ok(Lent::ToObject(_))));
+        let said = Lent::read("ftp://host/a").unwrap_err().to_string();
+        assert!(said.contains("s3://"), "{said}");
     }
 }

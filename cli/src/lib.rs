@@ -20,6 +20,7 @@
 mod advice;
 mod args;
 pub mod bench;
+mod bucket;
 mod cmd;
 mod console;
 mod demo;

@@ -19,8 +19,8 @@ use crate::{
 ///
 /// Words are read by the method's signature (see `describe`): `2s` where it takes a duration, JSON
 /// where it takes a struct. `@file` is the contents of a file, `@-` those of stdin. Where it takes a
-/// resource they are lent: a file is stored once, stdin is read as it comes, `@https://…` is fetched
-/// by the exporter, and `@>file` is written.
+/// resource they are lent: a file is stored once, stdin is read as it comes, `@https://…` and
+/// `@s3://bucket/key` are fetched by the exporter, and `@>file` or `@>s3://bucket/key` is written.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus call [OPTIONS] TARGET METHOD [WORD]...\n       \
                       jmp-bus call [OPTIONS] --selector SELECTOR --all METHOD [WORD]...")]

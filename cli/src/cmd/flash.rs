@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     advice::{CliError, as_json},
+    bucket::Object,
     lending::Lent,
     progress::{Progress, Upload, size, speed},
     request::not_found,
@@ -26,8 +27,8 @@ const JOBS: usize = 64;
 /// Write an image to a flasher, a storage or a storage multiplexer.
 ///
 /// The image is stored at the broker once, whatever the number of boards, and not at all if it is
-/// there. gzip, xz, bzip2 and zstd are unpacked on the exporter. `-` is stdin, `https://…` is fetched
-/// by the exporter.
+/// there. gzip, xz, bzip2 and zstd are unpacked on the exporter. `-` is stdin; `https://…` and
+/// `s3://…` are fetched by the exporter.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus flash [OPTIONS] TARGET IMAGE\n       \
                       jmp-bus flash [OPTIONS] --selector SELECTOR --all IMAGE")]
@@ -85,6 +86,7 @@ enum Image {
     Once(std::sync::Mutex<Option<Lend>>),
     Stored(Put, tokio::sync::Mutex<Stored>),
     Url(String),
+    Object(Object),
 }
 
 impl Cmd {
@@ -178,6 +180,7 @@ impl Cmd {
                 Ok(Image::Stored(put, tokio::sync::Mutex::new(stored)))
             }
             Lent::Url(url) => Ok(Image::Url(url)),
+            Lent::Object(object) => Ok(Image::Object(object)),
             lent if boards == 1 => {
                 let lend = lent.lend(session.out).await?;
                 Ok(Image::Once(std::sync::Mutex::new(Some(lend))))
@@ -294,6 +297,7 @@ impl Image {
             }
             Self::Stored(_, stored) => Ok(Lend::from(&*stored.lock().await)),
             Self::Url(url) => Ok(Lend::url(url, std::iter::empty::<(String, String)>())),
+            Self::Object(object) => object.source().await,
         }
     }
 }

@@ -5,6 +5,7 @@
 mod admin;
 mod board;
 mod browser;
+mod bucket;
 mod call;
 mod deploy;
 mod expect;
