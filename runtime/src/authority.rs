@@ -314,7 +314,8 @@ impl Authority {
         claims.iat = now().max(claims.iat + 1);
         let jwt = claims.sign(&self.key(OPERATOR_SIGNING)?);
         let file = self.dir.join(ACCOUNT_JWT);
-        private::replace(&file, &jwt, Others::Nothing).map_err(at(&file))
+        private::replace(&file, &jwt, Others::Nothing).map_err(at(&file))?;
+        self.tell_new_brokers(&jwt)
     }
 
     /// The account's JWT, as it was signed here last.
@@ -472,6 +473,7 @@ const SYSTEM_SIGNING: &str = "keys/system-signing.nk";
 const OPERATOR_JWT: &str = "jwt/operator.jwt";
 const SYSTEM_JWT: &str = "jwt/system.jwt";
 const ACCOUNT_JWT: &str = "jwt/account.jwt";
+const AUTHORITY_CONF: &str = "broker/authority.conf";
 
 /// Longer than any command of `jmp-bus admin` takes, and enough for clocks that differ.
 const PASSING: Duration = Duration::from_secs(600);

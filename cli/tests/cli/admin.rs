@@ -187,7 +187,9 @@ async fn the_doctor_warns_before_something_ends_and_says_when_it_has() {
     let call = fleet.run("alice", &["list"]).await.failed(15);
     assert!(call.contains("`jmp-bus admin renew-certificate`"), "{call}");
 
-    // It does what it says.
+    // It does what it says, though the account was changed meanwhile.
+    fleet.add("client", "bob").await;
+    fleet.admin(&["revoke", "bob"]).await.failed(15);
     fleet.admin(&["renew-certificate"]).await.ok();
     fleet.reload_broker();
     doctor("alice", "ok   certificate: until ").await.ok();

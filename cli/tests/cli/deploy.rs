@@ -290,6 +290,8 @@ async fn everybody_at_a_leaf_is_who_they_are_at_the_hub() {
     brokers.add("leaf", "site").await;
     let hub = brokers.start("hub.conf");
     brokers.until_ok(|| brokers.command(&hub, &["admin", "streams"])).await;
+    brokers.add("client", "mallory").await;
+    run(&mut brokers.command(&hub, &["admin", "revoke", "mallory"])).await.ok();
     let leaf = brokers.start("leaf.conf");
     for (role, name) in [("client", "alice"), ("observer", "eve")] {
         brokers.add(role, name).await;
@@ -303,6 +305,8 @@ async fn everybody_at_a_leaf_is_who_they_are_at_the_hub() {
     // The site's broker keeps the rules for those who are connected there.
     let mut observer = brokers.as_user(&leaf, "eve", &["call", "near/power", "on"]);
     run(&mut observer).await.failed(21);
+    // A site that is new knows who was revoked before.
+    run(&mut brokers.as_user(&leaf, "mallory", &["call", "near/power", "on"])).await.failed(21);
     // And a user's credentials make no leaf.
     let site = run(&mut brokers.as_user(&hub, "site", &["list"])).await.failed(2);
     assert!(site.contains("those of leaf site"), "{site}");

@@ -9,8 +9,8 @@ use bus_schema::{Root, permission::Role};
 use nkeys::KeyPair;
 
 use super::{
-    ACCOUNT_JWT, AuthorityError, CA, CA_KEY, OPERATOR_JWT, OPERATOR_SIGNING, Record, SYSTEM_JWT,
-    SYSTEM_SIGNING, at, certificate, claims,
+    ACCOUNT_JWT, AUTHORITY_CONF, AuthorityError, CA, CA_KEY, OPERATOR_JWT, OPERATOR_SIGNING,
+    Record, SYSTEM_JWT, SYSTEM_SIGNING, at, certificate, claims,
     private::{self, Others},
     read, server_config,
     user::key_of,
@@ -111,14 +111,14 @@ impl New<'_> {
             name: &plan.name,
             port: plan.port,
             storage: plan.storage,
-            operator_jwt: &operator_jwt,
-            accounts: [(&system.public_key(), &system_jwt), (&account.public_key(), &account_jwt)],
         };
+        let accounts =
+            [(&*system.public_key(), &*system_jwt), (&*account.public_key(), &*account_jwt)];
         for (name, text) in [
             (OPERATOR_JWT, &operator_jwt),
             (SYSTEM_JWT, &system_jwt),
             (ACCOUNT_JWT, &account_jwt),
-            ("broker/authority.conf", &broker.authority()),
+            (AUTHORITY_CONF, &server_config::authority(&operator_jwt, accounts)),
             ("broker/nats-server.conf", &broker.server()),
         ] {
             let file = dir.join(name);

@@ -12,7 +12,11 @@ use nkeys::KeyPair;
 use serde::Deserialize;
 
 use super::{
-    ACCOUNT_JWT, Authority, AuthorityError, SYSTEM_SIGNING, claims, jwt::Claims, read, render,
+    ACCOUNT_JWT, AUTHORITY_CONF, Authority, AuthorityError, OPERATOR_JWT, SYSTEM_JWT,
+    SYSTEM_SIGNING, at, claims,
+    jwt::Claims,
+    private::{self, Others},
+    read, render, server_config,
 };
 use crate::{Auth, BusError, Secret, Settings, bus::Conn};
 
@@ -61,6 +65,17 @@ impl Authority {
     ) -> Result<(), AuthorityError> {
         let settings = self.as_user(settings, self.passing_user(Role::Admin)?);
         Ok(settings.make_streams_on(&self.record.root, replicas).await?)
+    }
+
+    /// Writes the account's JWT into the configuration, for brokers that start with nothing else: a
+    /// new site, a new machine. They let nobody in who was revoked before.
+    pub(super) fn tell_new_brokers(&self, account_jwt: &str) -> Result<(), AuthorityError> {
+        let jwt = |name: &str| read(&self.dir.join(name));
+        let (operator, system) = (jwt(OPERATOR_JWT)?, jwt(SYSTEM_JWT)?);
+        let accounts = [(&*self.record.system, &*system), (&*self.record.account, account_jwt)];
+        let file = self.dir.join(AUTHORITY_CONF);
+        let text = server_config::authority(&operator, accounts);
+        private::replace(&file, &text, Others::Nothing).map_err(at(&file))
     }
 
     /// How to reach this authority's broker: as `settings` say, and otherwise as it was planned.

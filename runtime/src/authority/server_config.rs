@@ -2,6 +2,26 @@
 
 use std::path::Path;
 
+/// `authority.conf`: whom a broker believes. Every broker of a fleet includes it. Of the two
+/// accounts with their JWTs, the system's is first.
+pub(super) fn authority(operator_jwt: &str, accounts: [(&str, &str); 2]) -> String {
+    let [(system, system_jwt), (account, account_jwt)] = accounts;
+    format!(
+        "# Whom the broker believes. Written by `jmp-bus admin`; every broker of the fleet has it.
+operator: \"{operator_jwt}\"
+system_account: {system}
+# For a broker that knows none of them yet: what was pushed later is in the resolver's dir.
+resolver_preload {{
+  {system}: \"{system_jwt}\"
+  {account}: \"{account_jwt}\"
+}}
+# One JetStream for everybody, also behind a leaf node: its requests pass there only if both sides
+# say so. (nats-server warns of this line; it is right.)
+default_js_domain {{ {account}: \"\" }}
+",
+    )
+}
+
 /// What a configuration is made of.
 pub(super) struct Broker<'a> {
     /// Where the files lie on the broker's host.
@@ -11,32 +31,9 @@ pub(super) struct Broker<'a> {
     pub(super) name: &'a str,
     pub(super) port: u16,
     pub(super) storage: u64,
-    pub(super) operator_jwt: &'a str,
-    /// Accounts with their JWTs, the system's first.
-    pub(super) accounts: [(&'a str, &'a str); 2],
 }
 
 impl Broker<'_> {
-    /// `authority.conf`: whom this broker believes. Every broker of a fleet includes it.
-    pub(super) fn authority(&self) -> String {
-        let [(system, system_jwt), (account, account_jwt)] = self.accounts;
-        format!(
-            "# Whom the broker believes. Written by `jmp-bus admin`; every broker of the fleet has it.
-operator: \"{operator}\"
-system_account: {system}
-# Used once, by a broker that knows none of them: what was pushed later is in the resolver's dir.
-resolver_preload {{
-  {system}: \"{system_jwt}\"
-  {account}: \"{account_jwt}\"
-}}
-# One JetStream for everybody, also behind a leaf node: its requests pass there only if both sides
-# say so. (nats-server warns of this line; it is right.)
-default_js_domain {{ {account}: \"\" }}
-",
-            operator = self.operator_jwt,
-        )
-    }
-
     /// `nats-server.conf`, for one broker.
     pub(super) fn server(&self) -> String {
         let Self { name, port, storage, .. } = self;
