@@ -5,9 +5,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    CallId, Refusal, RefusalCode,
+    CallId, DriverId, Refusal, RefusalCode, Session,
     limits::DEPTH_MAX,
-    message::{Begin, Call, Data, End, Form, Outcome, Replies, Reply},
+    message::{Begin, Call, Calls, Data, End, Form, Outcome, Replies, Reply},
 };
 
 /// The versions of the wire that this code speaks.
@@ -224,8 +224,59 @@ impl Replies {
     }
 }
 
-/// What replies to many small calls take.
+/// What replies to many small calls take, and those calls.
 const REPLIES_BYTES: usize = 4096;
+
+impl Calls {
+    /// Bytes that one call takes beside its texts and itself, at most.
+    pub const OVERHEAD_BYTES_MAX: usize = 1 + 5 + 5 + 5;
+
+    /// The bytes of the message: what [`encode`] writes, from where they lie.
+    /// Each is a driver, its method, the token of the reply subject and the call; `bytes` is about
+    /// what they take.
+    pub fn encode<'a>(
+        calls: impl ExactSizeIterator<Item = (DriverId, &'a str, u64, &'a [u8])>,
+        bytes: usize,
+    ) -> Bytes {
+        let mut out = Vec::with_capacity(16 + bytes);
+        out.extend_from_slice(&[version::CURRENT, Self::KIND, 0x81]);
+        write_text(&mut out, "calls");
+        let len = u32::try_from(calls.len()).expect("a message has room for fewer");
+        rmp::encode::write_array_len(&mut out, len).expect("memory takes it");
+        for (driver, method, token, call) in calls {
+            out.push(0x93); // a list of three
+            let (mut id, mut hex) = ([0; 36], [0; 16]);
+            let id = driver.text(&mut id);
+            let len = u32::try_from(id.len() + 1 + method.len()).expect("names are short");
+            rmp::encode::write_str_len(&mut out, len).expect("memory takes it");
+            for part in [id, ".", method] {
+                out.extend_from_slice(part.as_bytes());
+            }
+            write_text(&mut out, Session(token).text(&mut hex));
+            write_bin(&mut out, call);
+        }
+        out.into()
+    }
+
+    /// The calls in `bytes`, as slices of them.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`], as [`decode`].
+    pub fn decode(bytes: &Bytes) -> Result<Vec<(&str, &str, Bytes)>, DecodeError> {
+        #[derive(Deserialize)]
+        struct Borrowed<'a> {
+            #[serde(borrow)]
+            calls: Vec<(&'a str, &'a str, Raw<'a>)>,
+        }
+        let (theirs, body) = open(bytes, Self::KIND, Self::NAME)?;
+        let Borrowed { calls } = read(theirs, body, Self::NAME)?;
+        Ok(calls
+            .into_iter()
+            .map(|(to, token, call)| (to, token, bytes.slice_ref(call.0)))
+            .collect())
+    }
+}
 
 impl Call {
     /// The bytes of the message: what [`encode`] writes, without going over serde. Every call of

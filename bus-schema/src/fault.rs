@@ -148,6 +148,8 @@ words! {
 words! {
     /// Why an exporter refused a call. A refused call was not executed.
     RefusalCode {
+        /// The exporter has no such driver.
+        NoDriver = "no-driver",
         /// The driver has no such method.
         UnknownMethod = "unknown-method",
         /// The method is a call, a streaming call or a stream, and was used as another.

@@ -13,7 +13,7 @@ use crate::{
     Session, Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
     codec::{self, Message},
     message::{
-        Ack, Ask, Call, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
+        Ack, Ask, Call, Calls, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
     },
     subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored},
 };
@@ -26,6 +26,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("call", message::<Call>),
     ("reply", message::<Reply>),
     ("replies", replies),
+    ("calls", calls),
     ("ask", message::<Ask>),
     ("told", message::<Told>),
     ("cancel", message::<Cancel>),
@@ -78,6 +79,19 @@ pub fn replies(bytes: &[u8]) {
     if let (Some(sliced), Some(copied)) = (sliced, copied) {
         let sliced = sliced.into_iter().map(|(to, reply)| (to.to_owned(), reply));
         assert!(sliced.eq(copied.replies));
+    }
+}
+
+/// Calls, both as a message and as slices of one.
+pub fn calls(bytes: &[u8]) {
+    message::<Calls>(bytes);
+    let bytes = Bytes::copy_from_slice(bytes);
+    let sliced = Calls::decode(&bytes).ok();
+    let copied = codec::decode::<Calls>(&bytes).ok();
+    if let (Some(sliced), Some(copied)) = (sliced, copied) {
+        let owned =
+            |(to, token, call): (&str, &str, Bytes)| (to.to_owned(), token.to_owned(), call);
+        assert!(sliced.into_iter().map(owned).eq(copied.calls));
     }
 }
 

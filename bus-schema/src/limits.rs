@@ -42,6 +42,8 @@ pub const CALLS_PER_DRIVER_MAX: usize = 1024;
 pub const CALLS_PER_CLIENT_MAX: usize = 4096;
 /// Bytes of replies that go together in one message, as an async-nats client reads at once.
 pub const REPLIES_BYTES_MAX: usize = 64 << 10;
+/// Bytes of calls that go together in one message, for the same reason.
+pub const CALLS_BYTES_MAX: usize = 64 << 10;
 /// Bytes of arguments that wait at one exporter.
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 /// Bytes of outcome bodies an exporter keeps for repeats.

@@ -32,6 +32,7 @@ messages! {
     0x06 Ping "ping",
     0x07 Pong "pong",
     0x08 Replies "replies",
+    0x09 Calls "calls",
     0x10 Open "open",
     0x11 Opened "opened",
     0x13 Ack "ack",
@@ -139,6 +140,15 @@ pub struct Reply {
 pub struct Replies {
     /// The last token of each one's reply subject, and the [`Reply`] as it would go there.
     pub replies: Vec<(String, Bytes)>,
+}
+
+/// Calls of one client process to drivers of one exporter, in one message. The reply subject of
+/// each differs from that of the message in the last token only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Calls {
+    /// `<driver>.<method>`, as at the end of the subject that the call would go to by itself; the
+    /// last token of its reply subject; the [`Call`].
+    pub calls: Vec<(String, String, Bytes)>,
 }
 
 /// How a call ended.

@@ -5,7 +5,7 @@
 use bus_schema::{
     Acquire, BlockPart, CallId, Coding, Fault, LeaseAction, LeaseAsk, Lent, LentFrom, LentUrl,
     Manifest, Path, Session, Sha256, StreamId, TicketId, Type, codec, fuzz,
-    message::{Ack, Call, Data, End, KINDS, Open, Opened, Outcome, Replies, Reply},
+    message::{Ack, Call, Calls, Data, End, KINDS, Open, Opened, Outcome, Replies, Reply},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -78,6 +78,8 @@ fn seeds() -> Vec<Vec<u8>> {
         codec::encode(&Call { id: Some(id), args: args.clone(), ..call }).to_vec(),
         codec::encode(&Reply { outcome: Outcome::Result(args.clone()) }).to_vec(),
         codec::encode(&Replies { replies: vec![("00aa".to_owned(), args.clone())] }).to_vec(),
+        codec::encode(&Calls { calls: vec![("d.m".to_owned(), "00".to_owned(), args.clone())] })
+            .to_vec(),
         codec::encode(&open).to_vec(),
         codec::encode(&opened).to_vec(),
         codec::encode(&lease).to_vec(),

@@ -13,8 +13,8 @@ use bus_schema::{
     StreamId, TicketId, TreeRecord, Type, UnitState, Value, Waiter,
     codec::{self, DATA_HEAD_BYTES, Message},
     message::{
-        Ack, Ask, Begin, Call, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping, Pong,
-        Progress, Replies, Reply, Reset, ResetCode, Told, Unknown,
+        Ack, Ask, Begin, Call, Calls, Cancel, Data, End, Form, Open, Opened, Outcome, Parts, Ping,
+        Pong, Progress, Replies, Reply, Reset, ResetCode, Told, Unknown,
     },
 };
 use bytes::Bytes;
@@ -189,6 +189,10 @@ fn call() -> impl Strategy<Value = Call> {
 
 fn replies() -> impl Strategy<Value = Replies> {
     vec((text(), bytes()), 0..4).prop_map(|replies| Replies { replies })
+}
+
+fn together() -> impl Strategy<Value = Calls> {
+    vec((text(), text(), bytes()), 0..4).prop_map(|calls| Calls { calls })
 }
 
 fn open() -> impl Strategy<Value = Open> {
@@ -373,6 +377,7 @@ proptest! {
         call in call(),
         outcome in outcome(),
         replies in replies(),
+        together in together(),
         ids in vec(id(), 0..4),
         incarnation in incarnation(),
         calls in vec(progress(), 0..4),
@@ -390,6 +395,7 @@ proptest! {
         survives(&replies)?;
         let pairs = replies.replies.iter().map(|(token, reply)| (&**token, &**reply));
         prop_assert_eq!(Replies::encode(pairs), codec::encode(&replies));
+        survives(&together)?;
         survives(&Ask { ids: ids.clone() })?;
         survives(&Cancel { ids })?;
         survives(&Told { incarnation, uptime_ms, calls })?;

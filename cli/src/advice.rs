@@ -314,6 +314,7 @@ fn of_refusal(address: &str, refusal: &Refusal) -> Cow<'static, str> {
         RefusalCode::UnknownMethod | RefusalCode::BadArguments => {
             return format!("see `jmp-bus describe {address}`").into();
         }
+        RefusalCode::NoDriver => "see `jmp-bus list`",
         RefusalCode::WrongKind => {
             "`call` is for calls, `stream` for streaming calls, `connect` for streams"
         }

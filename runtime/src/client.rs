@@ -8,6 +8,7 @@ mod items;
 mod lease;
 mod mailroom;
 mod open;
+mod outbox;
 mod parts;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) calls: Calls,
     pub(crate) mailroom: Mailroom,
+    outbox: outbox::Outbox,
     pub(crate) tickets: lease::Tickets,
     pub(crate) switchboard: Switchboard,
     pub(crate) budget: Budget,
@@ -110,6 +112,7 @@ impl Client {
         let inner = Arc::new(Inner {
             calls: Calls::new(session),
             mailroom: Mailroom::default(),
+            outbox: outbox::Outbox::default(),
             tickets: lease::Tickets::default(),
             switchboard: Switchboard::default(),
             budget: Budget::default(),
@@ -125,6 +128,7 @@ impl Client {
             stop,
         });
         mailroom::open(&inner).await?;
+        inner.tasks.spawn(outbox::post(Arc::downgrade(&inner), inner.stop.clone()));
         inner.tasks.spawn(calls::ask_about_silent_ones(Arc::downgrade(&inner), inner.stop.clone()));
         Ok(Self(inner))
     }

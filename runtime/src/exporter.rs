@@ -15,6 +15,7 @@ mod logs;
 mod metrics;
 mod operation;
 mod outbox;
+mod parcels;
 mod presence;
 mod recorder;
 mod reload;

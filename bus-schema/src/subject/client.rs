@@ -59,6 +59,12 @@ impl FromClient {
         Ok(Self { client, exporter, to })
     }
 
+    /// The driver and the method of a call that comes with others: the end of its subject.
+    pub fn driver_and_method(to: &str) -> Option<(DriverId, &str)> {
+        let (driver, method) = to.split_once('.')?;
+        MethodName::is(method).then_some((driver.parse().ok()?, method))
+    }
+
     /// The wildcard that the actor of `driver` subscribes to: all clients, verbs and methods.
     pub fn driver_wildcard(root: &Root, exporter: &ExporterName, driver: DriverId) -> String {
         format!("{root}.{VERSION}.c.*.*.{exporter}.{driver}.*")
@@ -182,6 +188,8 @@ pub enum ExporterVerb {
     Ask,
     /// Stop these calls.
     Cancel,
+    /// Calls of drivers, many in one message.
+    Calls,
     /// Are you there? Answered with the incarnation.
     Ping,
     /// Control of an open stream: acknowledgements and credit, resets, keep-alive.
@@ -221,6 +229,7 @@ verb!(DriverVerb { Call = "call", Open = "open" });
 verb!(ExporterVerb {
     Ask = "ask",
     Cancel = "cancel",
+    Calls = "calls",
     Ping = "ping",
     Ctl = "ctl",
     Up = "up",

@@ -44,6 +44,7 @@ fn the_kinds_are_these() {
         (0x06, "ping"),
         (0x07, "pong"),
         (0x08, "replies"),
+        (0x09, "calls"),
         (0x10, "open"),
         (0x11, "opened"),
         (0x13, "ack"),

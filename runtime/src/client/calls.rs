@@ -111,8 +111,10 @@ impl Calls {
         // Under the lock, so that no counter is passed over by `done_below`.
         let counter = calls.next.fetch_add(1, Ordering::Relaxed);
         open.calls.insert(counter, None);
+        let beside = open.calls.len();
         drop(open);
         CallGuard {
+            beside,
             inner,
             exporter,
             id: CallId { session: calls.session, counter },
@@ -126,10 +128,18 @@ pub(crate) struct CallGuard<'a> {
     inner: &'a Arc<Inner>,
     exporter: &'a ExporterName,
     pub(crate) id: CallId,
+    /// How many calls were open when it began, with it.
+    pub(crate) beside: usize,
     cancel_on_drop: bool,
 }
 
 impl CallGuard<'_> {
+    /// It is sent by itself, however many others are open.
+    pub(crate) fn alone(mut self) -> Self {
+        self.beside = 0;
+        self
+    }
+
     /// It is about to be sent. From now on it is asked about, until its time is up, and news of it
     /// go to `news`.
     pub(crate) fn sent(&mut self, news: &Arc<Letters>, now: Instant, until: Instant) {

@@ -3,7 +3,7 @@
 use std::{fmt, pin::pin, time::Duration};
 
 use bus_schema::{
-    Address, DriverId, ExporterName, FaultKind, Invoke, Loan, MethodName, Outgoing,
+    Address, DriverId, ExporterName, FaultKind, Invoke, Loan, MethodName, Outgoing, RefusalCode,
     limits::{DEADLINE, OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX},
     message::{Call, Form, Outcome, Reply, Unknown},
     subject::{DriverVerb, Spoken, SpokenTo},
@@ -17,6 +17,7 @@ use super::{
     CallError, Client, Inner, ItemStream,
     calls::{CallGuard, Calls, News},
     mailroom::Letter,
+    outbox::{PARCEL_BYTES_MAX, Parcel},
     parts::LargeArgs,
 };
 use crate::{
@@ -171,7 +172,7 @@ impl DriverRef {
             let text = format!("{} bytes are over the limit of {PAYLOAD_BYTES_MAX}", args.len());
             return Err(CallError::Unsendable(text));
         }
-        let subject = self.subject(DriverVerb::Call, method)?;
+        check_name(method)?;
         let inner = &self.client.0;
         let limit = self.deadline_for(declared);
         let began = Instant::now();
@@ -197,7 +198,7 @@ impl DriverRef {
             }
             .encode()
         };
-        let answer = self.deliver(guard, subject, limit, make).await?;
+        let answer = self.deliver(guard, DriverVerb::Call, method, limit, make).await?;
         let reply =
             Reply::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))?;
         match reply.outcome {
@@ -207,20 +208,19 @@ impl DriverRef {
             {
                 Err(CallError::TimedOut { address: self.shown(), limit, sent: true })
             }
+            Outcome::Refused(refusal) if refusal.code == RefusalCode::NoDriver => {
+                Err(CallError::NoDriver { address: self.shown() })
+            }
             outcome => self.result(outcome, limit).await,
         }
     }
 
     /// The subject of a request for `method`.
-    pub(super) fn subject(&self, verb: DriverVerb, method: &str) -> Result<Subject, CallError> {
-        if !MethodName::is(method) {
-            let problem = method.parse::<MethodName>().expect_err("no name");
-            return Err(CallError::Unsendable(problem.to_string()));
-        }
+    fn subject(&self, verb: DriverVerb, method: &str) -> Subject {
         let Inner { name, root, .. } = &*self.client.0;
         let to = SpokenTo::Driver(verb, self.id, method);
         let spoken = Spoken { client: name.as_str(), exporter: self.exporter.as_str(), to };
-        Ok(spoken.under(root).into())
+        spoken.under(root).into()
     }
 
     /// Sends a request until it is answered: again if the exporter never saw it, and no longer
@@ -228,11 +228,12 @@ impl DriverRef {
     pub(super) async fn deliver(
         &self,
         mut guard: CallGuard<'_>,
-        subject: Subject,
+        verb: DriverVerb,
+        method: &str,
         limit: Duration,
         make: impl Fn(Timing) -> Bytes,
     ) -> Result<Incoming, CallError> {
-        let outcome = self.send_until_answered(&mut guard, subject, limit, make).await;
+        let outcome = self.send_until_answered(&mut guard, verb, method, limit, make).await;
         if !matches!(outcome, Err(CallError::TimedOut { .. })) {
             guard.answered(); // or nobody is there to be told of a cancel
         }
@@ -242,12 +243,19 @@ impl DriverRef {
     async fn send_until_answered(
         &self,
         guard: &mut CallGuard<'_>,
-        subject: Subject,
+        verb: DriverVerb,
+        method: &str,
         limit: Duration,
         make: impl Fn(Timing) -> Bytes,
     ) -> Result<Incoming, CallError> {
         let inner = &self.client.0;
-        let mut answers = inner.post_box(&subject);
+        // One that goes with others has no subjects of its own: they cost more than what it says.
+        let mut together = inner.outbox.takes(&self.exporter, guard.beside);
+        let mut subject = (!together).then(|| self.subject(verb, method));
+        let mut answers = match &subject {
+            Some(subject) => inner.post_box(subject),
+            None => inner.box_in_a_pack(),
+        };
         let began = Instant::now();
         // The exporter keeps the deadline; its answer to that gets a moment to arrive.
         let until = began + limit + LAST_WORDS;
@@ -271,9 +279,21 @@ impl DriverRef {
                 deadline_ms: ms(limit.saturating_sub(now - began) + ROUNDING_UP),
                 done_below: guard.done_below(),
             });
-            let sending =
-                inner.control().request(subject.clone(), answers.subject.clone(), message);
-            by(until, sending).await.ok_or_else(|| late(sent))??;
+            together &= message.len() <= PARCEL_BYTES_MAX;
+            if together {
+                let (exporter, driver, token) = (self.exporter.clone(), self.id, answers.token());
+                let method = method.into();
+                inner.outbox.put(Parcel { exporter, driver, method, token, call: message });
+            } else {
+                let subject = subject.get_or_insert_with(|| {
+                    let subject = self.subject(verb, method);
+                    inner.take_out(&mut answers, &subject);
+                    subject
+                });
+                let reply_to = answers.subject.clone();
+                let sending = inner.control().request(subject.clone(), reply_to, message);
+                by(until, sending).await.ok_or_else(|| late(sent))??;
+            }
             sent = true;
             match answers.letter().await {
                 Letter::Answer(answer) if answer.is_no_responders() => {
@@ -300,7 +320,20 @@ impl DriverRef {
                     let why = Unknown::Forgotten;
                     return Err(CallError::OutcomeUnknown { address: self.shown(), why });
                 }
-                Letter::News(News::Unseen(_)) => unheard = false,
+                Letter::News(News::Unseen(_)) => {
+                    // It may be of a version that does not take calls together.
+                    if std::mem::take(&mut together) {
+                        inner.outbox.leave_alone(&self.exporter);
+                    }
+                    unheard = false;
+                }
+                // None of those it went with was heard, either.
+                Letter::Unpacked => {
+                    inner.outbox.leave_alone(&self.exporter);
+                    together = false;
+                    first = None;
+                    continue;
+                }
                 Letter::Denied(denial) if attempt == 0 => {
                     return Err(CallError::from(answers.denied(denial)).about(self.shown()));
                 }
@@ -347,6 +380,17 @@ async fn by<T>(until: Instant, future: impl Future<Output = T>) -> Option<T> {
         Some(done) => Some(done),
         // Boxed, as is all that is rare.
         None => Box::pin(timeout_at(until, future)).await.ok(),
+    }
+}
+
+/// Whether this can be the name of a method.
+pub(super) fn check_name(method: &str) -> Result<(), CallError> {
+    match MethodName::is(method) {
+        true => Ok(()),
+        false => {
+            let problem = method.parse::<MethodName>().expect_err("no name");
+            Err(CallError::Unsendable(problem.to_string()))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallError, Inner, calls::News};
+use super::{CallError, Inner, calls::News, outbox::Parcel};
 use crate::{
     bus::{BusError, Conn, Denial, Denials, Incoming, Subject, Subscription, TurnedAway, random},
     stream::{Heard, no_stream},
@@ -58,6 +58,8 @@ struct Box_ {
     from_jetstream: bool,
     /// Where the request went.
     asked: Subject,
+    /// The number of the message in which it went with others; 0 if it went by itself.
+    pack: u64,
     letters: Arc<Letters>,
 }
 
@@ -108,6 +110,8 @@ pub(crate) enum Letter {
     News(News),
     /// The broker did not let the request through.
     Denied(Denial),
+    /// The message in which it went with others was heard by nobody: it may go by itself.
+    Unpacked,
     /// The broker lets us in no more.
     TurnedAway(TurnedAway),
 }
@@ -157,6 +161,7 @@ pub(crate) struct PostBox {
     mailroom: Mailroom,
     owner: ClientName,
     token: u64,
+    /// Where answers to it go; nowhere yet if its request goes with others.
     pub(crate) subject: Subject,
     letters: Arc<Letters>,
 }
@@ -167,7 +172,7 @@ impl PostBox {
         loop {
             match self.letter().await {
                 Letter::Answer(answer) => return Ok(answer),
-                Letter::News(_) => {}
+                Letter::News(_) | Letter::Unpacked => {}
                 Letter::Denied(denial) => return Err(self.denied(denial)),
                 Letter::TurnedAway(why) => return Err(why.into()),
             }
@@ -182,6 +187,11 @@ impl PostBox {
     /// The next answer or news. Cancel safe.
     pub(crate) async fn letter(&mut self) -> Letter {
         self.letters.next().await
+    }
+
+    /// The last of its subject.
+    pub(super) fn token(&self) -> u64 {
+        self.token
     }
 
     /// Where news of the call go.
@@ -211,8 +221,44 @@ impl Mailroom {
         let boxes = self.lock();
         for waiting in boxes.answers.values() {
             if *waiting.asked == *denial.subject {
-                waiting.letters.push(Letter::Denied(denial.clone())); // full: it is told already
+                let letter = match waiting.pack {
+                    0 => Letter::Denied(denial.clone()),
+                    _ => Letter::Unpacked, // by itself it may be allowed
+                };
+                waiting.letters.push(letter); // full: it is told already
             }
+        }
+    }
+
+    /// Those of `parcels` whose calls are still waited for; they go to `asked` as message `pack`.
+    pub(super) fn pack<'p>(
+        &self,
+        parcels: &'p [Parcel],
+        asked: &Subject,
+        pack: u64,
+    ) -> Vec<&'p Parcel> {
+        let mut boxes = self.lock();
+        let waited_for = |parcel: &&Parcel| match boxes.answers.get_mut(&parcel.token) {
+            Some(waiting) => {
+                (waiting.asked, waiting.pack) = (asked.clone(), pack);
+                true
+            }
+            None => false,
+        };
+        parcels.iter().filter(waited_for).collect()
+    }
+
+    /// The request of this box goes by itself from now on.
+    fn unpack(&self, token: u64, asked: &Subject) {
+        if let Some(waiting) = self.lock().answers.get_mut(&token) {
+            (waiting.asked, waiting.pack) = (asked.clone(), 0);
+        }
+    }
+
+    /// Nobody listens for message `pack`: the exporter is not there, or takes no calls together.
+    fn unpack_all_of(&self, pack: u64) {
+        for waiting in self.lock().answers.values().filter(|waiting| waiting.pack == pack) {
+            waiting.letters.push(Letter::Unpacked); // full: it is told already
         }
     }
 
@@ -230,27 +276,45 @@ impl Mailroom {
 }
 
 impl Inner {
+    /// The same for a call that goes with others: it has no subjects of its own.
+    pub(super) fn box_in_a_pack(&self) -> PostBox {
+        self.new_box(2, false, &Subject::from_static(""), |_| Subject::from_static(""))
+    }
+
+    /// Gives such a box its own reply subject, for a request that goes to `asked` by itself.
+    pub(super) fn take_out(&self, answers: &mut PostBox, asked: &Subject) {
+        answers.subject = self.inbox.token(answers.token).into();
+        self.mailroom.unpack(answers.token, asked);
+    }
+
     /// A fresh reply subject for what is asked at `asked`.
     pub(crate) fn post_box(&self, asked: &Subject) -> PostBox {
-        self.new_box(2, false, asked)
+        self.new_box(2, false, asked, |token| self.inbox.token(token).into())
     }
 
     /// The same for up to `answers` answers of JetStream.
     pub(crate) fn jetstream_box(&self, answers: usize, asked: &Subject) -> PostBox {
-        self.new_box(answers, true, asked)
+        self.new_box(answers, true, asked, |token| self.inbox.token(token).into())
     }
 
-    fn new_box(&self, capacity: usize, from_jetstream: bool, asked: &Subject) -> PostBox {
+    fn new_box(
+        &self,
+        capacity: usize,
+        from_jetstream: bool,
+        asked: &Subject,
+        subject: impl FnOnce(u64) -> Subject,
+    ) -> PostBox {
         let queue = Mutex::default();
         let letters = Arc::new(Letters { queue, capacity });
         let token = random();
-        let entry = Box_ { from_jetstream, asked: asked.clone(), letters: letters.clone() };
+        let letters_in = letters.clone();
+        let entry = Box_ { from_jetstream, asked: asked.clone(), pack: 0, letters: letters_in };
         self.mailroom.lock().answers.insert(token, entry);
         PostBox {
             mailroom: self.mailroom.clone(),
             owner: self.name.clone(),
             token,
-            subject: self.inbox.token(token).into(),
+            subject: subject(token),
             letters,
         }
     }
@@ -380,11 +444,16 @@ fn on_answer(inner: &Inner, answer: Incoming) -> Option<()> {
     if Replies::is(answer.payload()) && !answer.is_from_jetstream() {
         return on_replies(inner, &answer);
     }
-    let letters = {
+    let (letters, pack) = {
         let boxes = inner.mailroom.lock();
         let waiting = boxes.answers.get(&token)?;
-        (waiting.from_jetstream || !answer.is_from_jetstream()).then(|| waiting.letters.clone())?
+        let known = waiting.from_jetstream || !answer.is_from_jetstream();
+        known.then(|| (waiting.letters.clone(), waiting.pack))?
     };
+    if pack != 0 && answer.is_no_responders() {
+        inner.mailroom.unpack_all_of(pack);
+        return Some(());
+    }
     letters.push(Letter::Answer(answer))
 }
 

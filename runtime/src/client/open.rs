@@ -17,6 +17,7 @@ use super::{
     CallError, DriverRef, Inner, ItemBytes,
     calls::Calls,
     driver::Timing,
+    driver::check_name,
     parts::{plug, speak},
 };
 use crate::stream::{ByteStream, DataLine, PipeDirection, PipeEnd};
@@ -101,12 +102,12 @@ impl DriverRef {
         detached: bool,
     ) -> Result<(CallId, IsOpen), CallError> {
         let inner = &self.client.0;
-        let subject = self.subject(DriverVerb::Open, method)?;
+        check_name(method)?;
         if args.len() + bus_schema::limits::OVERHEAD_BYTES_MAX > inner.control().max_payload() {
             let text = "arguments of streams and streaming calls must fit one message";
             return Err(CallError::Unsendable(text.to_owned()));
         }
-        let guard = Calls::begin(inner, &self.exporter);
+        let guard = Calls::begin(inner, &self.exporter).alone();
         let id = guard.id;
         // Before the request is sent: items may come before its answer.
         inner.mailroom.route_call(id.counter, stream);
@@ -127,7 +128,7 @@ impl DriverRef {
             })
         };
         let limit = self.deadline_for(declared);
-        let answer = self.deliver(guard, subject, limit, make).await;
+        let answer = self.deliver(guard, DriverVerb::Open, method, limit, make).await;
         let opened = answer.and_then(|answer| {
             codec::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))
         });

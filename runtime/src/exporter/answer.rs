@@ -128,7 +128,7 @@ fn json_error(what: &str, code: &str, text: &str, may_have_acted: Option<bool>) 
 /// Numbers for `Nats-Service-Error-Code`, by the meaning that HTTP gives them.
 fn http_like(code: &RefusalCode) -> u16 {
     match code {
-        RefusalCode::UnknownMethod | RefusalCode::UnknownVerb => 404,
+        RefusalCode::NoDriver | RefusalCode::UnknownMethod | RefusalCode::UnknownVerb => 404,
         RefusalCode::WrongKind => 405,
         RefusalCode::BadArguments | RefusalCode::Malformed | RefusalCode::WrongVersion => 400,
         RefusalCode::IdReused => 409,

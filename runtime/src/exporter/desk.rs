@@ -15,6 +15,7 @@ use super::{
     answer::{Answer, Voice},
     core::Core,
     lease::Word,
+    parcels::distribute,
 };
 use crate::{
     bus::{BusError, Incoming, Subscription},
@@ -73,6 +74,9 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
         To::Stream(_, id) => {
             let heard = core.switchboard.control(id, client.as_str(), message.payload());
             tell(core, &client, id, heard).await
+        }
+        To::Exporter(ExporterVerb::Calls) => {
+            distribute(core, &client, message.reply()?, message.payload()).await
         }
         To::Exporter(_) => {
             let reply = message.reply()?;
@@ -154,7 +158,7 @@ async fn answer(
             }
             Err(error) => Some(codec::encode(&Administered::Refused(Refusal::from(&error)))),
         },
-        ExporterVerb::Ctl | ExporterVerb::Up => return None,
+        ExporterVerb::Ctl | ExporterVerb::Up | ExporterVerb::Calls => return None,
     };
     Some(answer)
 }

@@ -24,6 +24,7 @@ use super::{
     ledger::{Admission, Arrival},
     operation::{Work, work},
     outbox::{Letter, ReplyTo},
+    parcels::Parcel,
     request::{Asked, Request},
     slot::Slot,
     turn::{Ticket, What},
@@ -55,17 +56,23 @@ pub(crate) async fn open(core: &Arc<Core>, slot: &Arc<Slot>) -> Result<(), BusEr
 async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
     let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false, wary: 0 };
     loop {
-        let message = tokio::select! {
+        tokio::select! {
             biased;
             () = gate.core.stop.cancelled() => return,
-            message = messages.next() => message,
-        };
-        let Some(message) = message else { return };
-        gate.receive(message);
-        while gate.letters.len() < TOGETHER_MAX
-            && let Some(message) = messages.ready()
-        {
-            gate.receive(message);
+            () = gate.slot.parcels.came() => {
+                for parcel in gate.slot.parcels.take() {
+                    gate.unpack(parcel);
+                }
+            }
+            message = messages.next() => {
+                let Some(message) = message else { return };
+                gate.receive(message);
+                while gate.letters.len() < TOGETHER_MAX
+                    && let Some(message) = messages.ready()
+                {
+                    gate.receive(message);
+                }
+            }
         }
         if std::mem::take(&mut gate.is_busy) {
             // Other gates have answers too, and the runtime would run the connection after each.
@@ -105,6 +112,20 @@ impl Gate {
             Ok(envelope) => envelope,
             Err(why) => return self.core.drop_message(&message, why),
         };
+        self.take(envelope, payload);
+    }
+
+    /// A call that came with others: who sent them was looked at when they came.
+    fn unpack(&mut self, parcel: Parcel) {
+        let method = parcel.method;
+        let method = std::str::from_utf8(&method).unwrap_or_default(); // it was one
+        let Parcel { client, reply_to, call, .. } = parcel;
+        let envelope = Envelope { client, verb: Some(DriverVerb::Call), method, reply_to };
+        self.take(envelope, call);
+    }
+
+    /// Lets a request in, or answers why not.
+    fn take(&mut self, envelope: Envelope<'_>, payload: bytes::Bytes) {
         // A verb of a newer version counts as the one that every version has.
         let counted = envelope.verb.unwrap_or(DriverVerb::Call);
         self.core.stats.of(counted).requests.fetch_add(1, Ordering::Relaxed);

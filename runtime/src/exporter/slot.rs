@@ -13,7 +13,9 @@ use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, 
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
 
-use super::{driver_actor::Panicked, flag::Flag, lease::Fence, turn::Turn, usage::Usage};
+use super::{
+    driver_actor::Panicked, flag::Flag, lease::Fence, parcels::Parcels, turn::Turn, usage::Usage,
+};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -25,6 +27,8 @@ pub(crate) struct Slot {
     factory: RwLock<Factory>,
     /// Counts the factories it had. What was begun with an earlier one is let go.
     version: AtomicU64,
+    /// Calls that came together with those of other drivers.
+    pub(crate) parcels: Parcels,
     /// The task that serves its subscription.
     pub(crate) gate: OnceLock<AbortHandle>,
     pub(crate) turn: Turn,
@@ -97,6 +101,7 @@ impl Slot {
             path,
             factory: RwLock::new(factory),
             version: AtomicU64::new(0),
+            parcels: Parcels::default(),
             gate: OnceLock::new(),
             turn,
             fence,

@@ -21,3 +21,4 @@ mod reload;
 mod second_client;
 mod streams;
 mod tasks;
+mod together;

@@ -5,7 +5,7 @@
 use bus_schema::{
     CallId, Fault, Refusal, RefusalCode, codec,
     message::{
-        Ask, Call, Cancel, Form, Outcome, Parts, Ping, Pong, Progress, Replies, Reply, Told,
+        Ask, Call, Calls, Cancel, Form, Outcome, Parts, Ping, Pong, Progress, Replies, Reply, Told,
         Unknown,
     },
 };
@@ -106,6 +106,37 @@ fn two_replies_together() {
     assert_wire(&Replies { replies }, bytes);
     let written = Replies::encode(tokens.map(|token| (token, &*reply)).into_iter());
     assert_eq!(Replies::decode(&written).unwrap(), tokens.map(|token| (token, reply.clone())));
+}
+
+#[test]
+fn two_calls_together() {
+    let call = codec::encode(&Call { deadline_ms: 1000, ..Call::default() });
+    let to =
+        ["46e2614d-07d8-525a-b071-50c87f710bad.on", "46e2614d-07d8-525a-b071-50c87f710bad.off"];
+    let calls = [(to[0], "00000000000000aa"), (to[1], "00000000000000bb")];
+    let bytes = "
+            01 09 | version 1, calls
+            81 | map of 1
+              a5 63616c6c73  92 | calls: list of 2
+                93 | list of 3
+                  d927 34366532363134642d303764382d353235612d623037312d3530633837663731306261642e6f6e
+                     | to: 46e2614d-07d8-525a-b071-50c87f710bad.on
+                  b0 30303030303030303030303030306161 | token: 00000000000000aa
+                  c412 0101 81ab646561646c696e655f6d73 cd03e8 | the call
+                93 | list of 3
+                  d928 34366532363134642d303764382d353235612d623037312d3530633837663731306261642e6f6666
+                     | to: 46e2614d-07d8-525a-b071-50c87f710bad.off
+                  b0 30303030303030303030303030306262 | token: 00000000000000bb
+                  c412 0101 81ab646561646c696e655f6d73 cd03e8 | the call
+        ";
+    let owned = calls.map(|(to, token)| (to.to_owned(), token.to_owned(), call.clone()));
+    assert_wire(&Calls { calls: owned.to_vec() }, bytes);
+    let driver = "46e2614d-07d8-525a-b071-50c87f710bad".parse().unwrap();
+    let each = [("on", 0xaa), ("off", 0xbb)].map(|(method, token)| (driver, method, token, &*call));
+    let written = Calls::encode(each.into_iter(), 0);
+    assert_eq!(written, codec::encode(&Calls { calls: owned.to_vec() }));
+    let read = Calls::decode(&written).unwrap();
+    assert_eq!(read, calls.map(|(to, token)| (to, token, call.clone())));
 }
 
 #[test]
