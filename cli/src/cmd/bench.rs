@@ -9,6 +9,9 @@ use crate::{
     session::Session,
 };
 
+/// A round of this scale takes hours in all.
+const SCALE_MAX: f64 = 100.0;
+
 /// Measure calls, streams and fan-out beside bare NATS, on a private broker or on --server's.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
@@ -19,7 +22,7 @@ pub(crate) struct Cmd {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
     /// How much work a round is: 1 takes some minutes in all.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = scale)]
     scale: f64,
     /// Be the other side of one. (The bench starts these itself.)
     #[arg(long, hide = true)]
@@ -66,6 +69,14 @@ impl Cmd {
             .collect::<Result<_, serde_json::Error>>()?;
         let text = || rows.iter().map(|row| format!("{row}\n")).collect();
         session.out.document(&data, text).await
+    }
+}
+
+/// More work than none, and less than for ever.
+fn scale(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= SCALE_MAX => Ok(scale),
+        _ => Err(format!("expected a number above 0, and at most {SCALE_MAX}")),
     }
 }
 

@@ -38,6 +38,15 @@ async fn a_time_that_is_none_is_told_with_some_that_are() {
 }
 
 #[tokio::test]
+async fn a_bench_of_no_work_or_without_end_does_not_begin() {
+    let home = tempfile::tempdir().unwrap();
+    for typed in ["0", "-0.0", "-1", "nan", "inf", "-inf", "1e300", "100.1", "much", ""] {
+        let said = run(program(&home).args(["bench", &format!("--scale={typed}")])).await.failed(2);
+        assert!(said.contains("expected a number above 0, and at most 100"), "{typed}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_says_the_reason_behind_it() {
     let home = tempfile::tempdir().unwrap();
     let args = ["--creds", "/none/of/this", "list"];
