@@ -23,5 +23,4 @@ mod run;
 mod serve;
 mod ssh;
 mod stream;
-mod vnc;
 mod watch;

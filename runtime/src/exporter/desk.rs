@@ -15,7 +15,7 @@ use super::{
     answer::{Answer, Voice},
     core::Core,
     lease::Word,
-    parcels::distribute,
+    parcels::unpack,
 };
 use crate::{
     bus::{BusError, Incoming, Subscription},
@@ -76,7 +76,7 @@ async fn receive(core: &Arc<Core>, verb: ExporterVerb, message: Incoming) -> Opt
             tell(core, &client, id, heard).await
         }
         To::Exporter(ExporterVerb::Calls) => {
-            distribute(core, &client, message.reply()?, message.payload()).await
+            unpack(core, &client, message.reply()?, message.payload()).await
         }
         To::Exporter(_) => {
             let reply = message.reply()?;

@@ -1,5 +1,6 @@
-//! The gate of one driver: every message to it comes in here, and is checked, counted and let in
-//! or answered. It outlasts the driver's actors, so that one subscription serves them all.
+//! The gate: every message to a driver comes in here, and is checked, counted and let in or
+//! answered. Each driver has one for its subscription, which outlasts its actors; one more lets in
+//! calls that came together (`parcels.rs`).
 //!
 //! What it lets in begins in here, too: most methods answer at their first poll, and a task for
 //! each would cost more than they do. What has to wait becomes a task of its own.
@@ -15,6 +16,7 @@ use bus_schema::{
     message::Form,
     subject::{CLAIMANT, DriverVerb, FromClient, Spoken, SpokenTo, Streams, SubjectError},
 };
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::{
@@ -24,7 +26,6 @@ use super::{
     ledger::{Admission, Arrival},
     operation::{Work, work},
     outbox::{Letter, ReplyTo},
-    parcels::Parcel,
     request::{Asked, Request},
     slot::Slot,
     turn::{Ticket, What},
@@ -54,25 +55,19 @@ pub(crate) async fn open(core: &Arc<Core>, slot: &Arc<Slot>) -> Result<(), BusEr
 
 /// Serves one driver's subscription until the exporter stops. Cancel safe.
 async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
-    let mut gate = Gate { core, slot, client: None, letters: Vec::new(), is_busy: false, wary: 0 };
+    let mut gate = Gate::new(core);
     loop {
-        tokio::select! {
+        let message = tokio::select! {
             biased;
             () = gate.core.stop.cancelled() => return,
-            () = gate.slot.parcels.came() => {
-                for parcel in gate.slot.parcels.take() {
-                    gate.unpack(parcel);
-                }
-            }
-            message = messages.next() => {
-                let Some(message) = message else { return };
-                gate.receive(message);
-                while gate.letters.len() < TOGETHER_MAX
-                    && let Some(message) = messages.ready()
-                {
-                    gate.receive(message);
-                }
-            }
+            message = messages.next() => message,
+        };
+        let Some(message) = message else { return };
+        gate.receive(&slot, message);
+        while !gate.is_full()
+            && let Some(message) = messages.ready()
+        {
+            gate.receive(&slot, message);
         }
         if std::mem::take(&mut gate.is_busy) {
             // Other gates have answers too, and the runtime would run the connection after each.
@@ -83,58 +78,66 @@ async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
     }
 }
 
-struct Gate {
+pub(super) struct Gate {
     core: Arc<Core>,
-    slot: Arc<Slot>,
     /// Who spoke last: mostly it is the same client that speaks next.
     client: Option<ClientName>,
     /// Answers that are ready to go.
     letters: Vec<Letter>,
     /// Whether many calls come to this exporter now.
     is_busy: bool,
-    /// How many calls are not begun in here.
-    wary: u32,
 }
 
 /// Who asked for what, and where the answer goes.
-struct Envelope<'a> {
-    client: ClientName,
+pub(super) struct Envelope<'a> {
+    pub(super) client: ClientName,
     /// None is a verb of a newer version, which deserves an answer.
-    verb: Option<DriverVerb>,
-    method: &'a str,
-    reply_to: Subject,
+    pub(super) verb: Option<DriverVerb>,
+    pub(super) method: &'a str,
+    pub(super) reply_to: Subject,
 }
 
 impl Gate {
-    fn receive(&mut self, mut message: Incoming) {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, client: None, letters: Vec::new(), is_busy: false }
+    }
+
+    /// Whether so many answers are ready that they go.
+    pub(super) fn is_full(&self) -> bool {
+        self.letters.len() >= TOGETHER_MAX
+    }
+
+    /// Sends the answers that are ready.
+    pub(super) async fn publish(&mut self) {
+        self.core.publish_all(&mut self.letters).await;
+    }
+
+    fn receive(&mut self, slot: &Arc<Slot>, mut message: Incoming) {
         let payload = message.take_payload();
-        let envelope = match self.open(&message) {
+        let envelope = match self.open(slot, &message) {
             Ok(envelope) => envelope,
             Err(why) => return self.core.drop_message(&message, why),
         };
-        self.take(envelope, payload);
-    }
-
-    /// A call that came with others: who sent them was looked at when they came.
-    fn unpack(&mut self, parcel: Parcel) {
-        let method = parcel.method;
-        let method = std::str::from_utf8(&method).unwrap_or_default(); // it was one
-        let Parcel { client, reply_to, call, .. } = parcel;
-        let envelope = Envelope { client, verb: Some(DriverVerb::Call), method, reply_to };
-        self.take(envelope, call);
+        self.take(slot, envelope, payload);
     }
 
     /// Lets a request in, or answers why not.
-    fn take(&mut self, envelope: Envelope<'_>, payload: bytes::Bytes) {
+    pub(super) fn take(&mut self, slot: &Arc<Slot>, envelope: Envelope<'_>, payload: Bytes) {
         // A verb of a newer version counts as the one that every version has.
         let counted = envelope.verb.unwrap_or(DriverVerb::Call);
         self.core.stats.of(counted).requests.fetch_add(1, Ordering::Relaxed);
         let (subject, client) = (envelope.reply_to.clone(), envelope.client.clone());
-        if let Err((voice, refusal)) = self.let_in(envelope, payload) {
+        if let Err((voice, refusal)) = self.let_in(slot, envelope, payload) {
             let answer = Answer::failed(voice, Failure::Refused(refusal));
             self.core.stats.ended(counted, answer.ended);
             self.answer(ReplyTo { subject, together: false }, &client, None, answer);
         }
+    }
+
+    /// Answers without letting anything in.
+    pub(super) fn refuse(&mut self, client: &ClientName, reply_to: Subject, refusal: Refusal) {
+        let answer = Answer::failed(Voice::Message(Form::Typed), Failure::Refused(refusal));
+        self.answer(ReplyTo { subject: reply_to, together: false }, client, None, answer);
     }
 
     fn answer(&mut self, to: ReplyTo, client: &ClientName, id: Option<CallId>, answer: Answer) {
@@ -143,16 +146,18 @@ impl Gate {
 
     /// Reads the envelope: subject and reply subject. An error says why the message is dropped
     /// unread: whoever sent it is not the client that its subject names, or cannot be answered.
-    fn open<'m>(&mut self, message: &'m Incoming) -> Result<Envelope<'m>, &'static str> {
+    fn open<'m>(
+        &mut self,
+        slot: &Slot,
+        message: &'m Incoming,
+    ) -> Result<Envelope<'m>, &'static str> {
         let reply = message.reply_subject().ok_or("it has no reply subject")?;
         if message.is_from_jetstream() || Streams::is_delivery(reply.as_str()) {
             return Err("JetStream was made to publish it");
         }
         const FOREIGN: &str = "its subject is not of the protocol";
         let (client, verb, method) = match Spoken::read(&self.core.root, message.subject()) {
-            Ok(Spoken { client, to: SpokenTo::Driver(verb, id, method), .. })
-                if id == self.slot.id =>
-            {
+            Ok(Spoken { client, to: SpokenTo::Driver(verb, id, method), .. }) if id == slot.id => {
                 (client, Some(verb), method)
             }
             Err(SubjectError::Verb) => {
@@ -173,8 +178,9 @@ impl Gate {
 
     fn let_in(
         &mut self,
+        slot: &Arc<Slot>,
         envelope: Envelope<'_>,
-        payload: bytes::Bytes,
+        payload: Bytes,
     ) -> Result<(), (Voice, Refusal)> {
         let Envelope { client, verb, method, reply_to } = envelope;
         let verb = verb.ok_or_else(no_such_verb)?;
@@ -182,12 +188,12 @@ impl Gate {
         let reply_to = ReplyTo { subject: reply_to, together: asked.together };
         let voice = asked.voice;
         let refuse = |refusal| (voice, refusal);
-        let tenant = self.slot.tenant().map_err(refuse)?;
+        let tenant = slot.tenant().map_err(refuse)?;
         let method = tenant.method(method).map_err(refuse)?;
         asked.check(&method).map_err(refuse)?;
-        let pass = self.pass(&client, &method, &asked).map_err(refuse)?;
+        let pass = self.pass(slot, &client, &method, &asked).map_err(refuse)?;
         let turn = match method.is_exclusive() {
-            true => self.slot.turn.if_free(|| What::Method(method.clone())),
+            true => slot.turn.if_free(|| What::Method(method.clone())),
             false => None,
         };
         let begun = turn.is_some();
@@ -195,7 +201,7 @@ impl Gate {
         let arrival = Arrival {
             client: client.clone(),
             id: asked.id,
-            driver: self.slot.id,
+            driver: slot.id,
             fingerprint: asked.fingerprint(&method.name),
             age: asked.age,
             repeated: asked.repeated,
@@ -219,7 +225,7 @@ impl Gate {
                 let ticket = match turn {
                     Some(turn) => Some(Ticket::Now(turn)),
                     None if method.is_exclusive() => {
-                        Some(self.slot.turn.ticket(What::Method(method.clone())))
+                        Some(slot.turn.ticket(What::Method(method.clone())))
                     }
                     None => None,
                 };
@@ -237,13 +243,18 @@ impl Gate {
                     reply_to,
                     receipt,
                 };
-                let (core, slot) = (self.core.clone(), self.slot.clone());
-                let operation = work(Work { core, slot, tenant, request }, ticket);
-                if begun && self.wary == 0 {
+                let (core, place) = (self.core.clone(), slot.clone());
+                let operation = work(Work { core, slot: place, tenant, request }, ticket);
+                let wary = &slot.wary;
+                if begun && wary.load(Ordering::Relaxed) == 0 {
                     self.begin(operation);
-                    self.wary = if now.elapsed() > HELD_MAX { WARY } else { 0 };
+                    if now.elapsed() > HELD_MAX {
+                        wary.store(WARY, Ordering::Relaxed);
+                    }
                 } else {
-                    self.wary = self.wary.saturating_sub(1);
+                    let _ = wary.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |wary| {
+                        wary.checked_sub(1)
+                    });
                     self.spawn(Box::pin(AssertUnwindSafe(operation).catch_unwind()));
                 }
                 return Ok(());
@@ -256,6 +267,7 @@ impl Gate {
     /// What a call is let in under; none for one that only observes, and needs no lease.
     fn pass(
         &self,
+        slot: &Slot,
         client: &ClientName,
         method: &Method,
         asked: &Asked,
@@ -264,11 +276,11 @@ impl Gate {
             return Ok(None);
         }
         let pass = match client.as_str() == CLAIMANT {
-            true => self.slot.fence.admit_hook(asked.id.map(|id| id.session)),
-            false => self.slot.fence.admit(client, asked.epoch),
+            true => slot.fence.admit_hook(asked.id.map(|id| id.session)),
+            false => slot.fence.admit(client, asked.epoch),
         };
         if let Err(refusal) = &pass {
-            self.core.fenced_off(&self.slot, client, asked.epoch, refusal);
+            self.core.fenced_off(slot, client, asked.epoch, refusal);
         }
         pass.map(Some)
     }

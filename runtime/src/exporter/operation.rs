@@ -69,9 +69,9 @@ impl Work {
             loans: Loans::default(),
             held: Held::default(),
         });
-        let answer = match self.request.open {
+        let answer = match self.request.open.as_deref() {
             None => self.call(&operation, ticket).await,
-            Some(open) => match Box::pin(self.open(&operation, open)).await {
+            Some(open) => match Box::pin(self.open(&operation, *open)).await {
                 Ok(answer) => answer,
                 Err(failure) => Answer::failed(self.request.voice, failure),
             },

@@ -28,7 +28,7 @@ pub(crate) struct Asked {
     /// Whether its reply may come together with others.
     pub(crate) together: bool,
     pub(crate) body: Body,
-    pub(crate) open: Option<OpenAsked>,
+    pub(crate) open: Option<Box<OpenAsked>>,
 }
 
 /// Where the arguments are.
@@ -57,7 +57,8 @@ pub(crate) struct Request {
     pub(crate) voice: Voice,
     pub(crate) method: MethodRef,
     pub(crate) body: Body,
-    pub(crate) open: Option<OpenAsked>,
+    /// Boxed, as is all that is rare: the operation of a call fits what allocators keep at hand.
+    pub(crate) open: Option<Box<OpenAsked>>,
     pub(crate) received: std::time::Instant,
     /// Whether the ledger has it as running already.
     pub(crate) begun: bool,
@@ -121,7 +122,7 @@ impl Asked {
             epoch: open.epoch,
             together: false,
             body: Body::Args(open.form, open.args),
-            open: Some(OpenAsked { stream, credit, detached }),
+            open: Some(Box::new(OpenAsked { stream, credit, detached })),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -13,9 +13,7 @@ use bus_schema::{DriverId, Interface, Kind, Method, Path, Refusal, RefusalCode, 
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
 
-use super::{
-    driver_actor::Panicked, flag::Flag, lease::Fence, parcels::Parcels, turn::Turn, usage::Usage,
-};
+use super::{driver_actor::Panicked, flag::Flag, lease::Fence, turn::Turn, usage::Usage};
 use crate::node::Factory;
 
 /// One driver's place.
@@ -27,11 +25,11 @@ pub(crate) struct Slot {
     factory: RwLock<Factory>,
     /// Counts the factories it had. What was begun with an earlier one is let go.
     version: AtomicU64,
-    /// Calls that came together with those of other drivers.
-    pub(crate) parcels: Parcels,
     /// The task that serves its subscription.
     pub(crate) gate: OnceLock<AbortHandle>,
     pub(crate) turn: Turn,
+    /// How many calls get a task each from the start: one before them has blocked its thread.
+    pub(crate) wary: AtomicU32,
     /// The fence around the subtree that it is leased with.
     pub(crate) fence: Arc<Fence>,
     pub(crate) usage: Usage,
@@ -101,9 +99,9 @@ impl Slot {
             path,
             factory: RwLock::new(factory),
             version: AtomicU64::new(0),
-            parcels: Parcels::default(),
             gate: OnceLock::new(),
             turn,
+            wary: AtomicU32::new(0),
             fence,
             usage: Usage::default(),
             restarts: AtomicU64::new(0),
