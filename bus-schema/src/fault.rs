@@ -45,6 +45,10 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(fault) => return fault,
+            Err(error) => error,
+        };
         let kind = match error.kind() {
             io::ErrorKind::TimedOut => FaultKind::Timeout,
             io::ErrorKind::ConnectionRefused
@@ -134,8 +138,10 @@ words! {
         Unreachable = "unreachable",
         /// The operating system failed a read, a write or an open.
         Io = "io",
-        /// The data that was lent could not be read: it is gone, damaged, or not what it was said to be.
+        /// The data that was lent could not be read: it is damaged, or not what it was said to be.
         Resource = "resource",
+        /// The file that was lent is not stored, or no longer: its lender can store it again.
+        Gone = "gone",
         /// What the method gave is over the limit of a result or of an item.
         TooLarge = "too-large",
         /// The driver panicked; it is being restarted.

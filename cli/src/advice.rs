@@ -262,6 +262,10 @@ fn of_call(error: &CallError) -> Advice {
         CallError::Fault { fault, .. } if fault.kind == FaultKind::TooLarge => {
             (13, "it was executed: ask for less at a time")
         }
+        error if error.lacks_file() => (
+            13,
+            "what was called may have begun; `jmp-bus put --again FILE` stores all of it, then call again",
+        ),
         CallError::Fault { .. } => (13, "the driver was reached: see to the device"),
         CallError::TimedOut { sent: true, .. } => (11, READ_STATE),
         CallError::TimedOut { sent: false, .. } => {

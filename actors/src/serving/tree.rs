@@ -126,8 +126,8 @@ fn named(path: &Path, error: &std::io::Error) -> Fault {
 
 /// The lender's trouble is told apart from the disk's.
 fn copied(path: &Path, error: std::io::Error) -> Fault {
-    match error.downcast::<runtime::ResourceError>() {
-        Ok(error) => error.into(),
+    match error.downcast::<Fault>() {
+        Ok(fault) => fault,
         Err(error) => named(path, &error),
     }
 }

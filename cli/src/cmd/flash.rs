@@ -1,21 +1,23 @@
 //! `jmp-bus flash`: an image onto one board, or onto many.
 
+mod image;
+
 use std::{
     convert::Infallible,
     time::{Duration, Instant},
 };
 
 use actors::{FlasherClient, StorageClient, StorageMuxClient, StorageProgress, Written};
-use bus_schema::{FaultKind, Packing, Selector, Target};
+use bus_schema::{Packing, Selector, Target};
 use futures_util::{StreamExt as _, stream};
-use runtime::{CallError, Client, DriverRef, Found, ItemStream, Lend, Put, Stored};
+use runtime::{Client, DriverRef, Found, ItemStream, Put};
 use serde_json::{Value as Json, json};
 
+use self::image::Image;
 use crate::{
     advice::{CliError, as_json},
-    bucket::Object,
     lending::Lent,
-    progress::{Progress, Upload, size, speed},
+    progress::{Progress, size, speed},
     request::not_found,
     session::Session,
     table::table,
@@ -27,8 +29,9 @@ const JOBS: usize = 64;
 /// Write an image to a flasher, a storage or a storage multiplexer.
 ///
 /// The image is stored at the broker once, whatever the number of boards, and not at all if it is
-/// there. gzip, xz, bzip2 and zstd are unpacked on the exporter. `-` is stdin; `https://…` and
-/// `s3://…` are fetched by the exporter.
+/// there; if it is removed or ages out before every board has it, it is stored again. gzip, xz,
+/// bzip2 and zstd are unpacked on the exporter. `-` is stdin; `https://…` and `s3://…` are fetched
+/// by the exporter.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus flash [OPTIONS] TARGET IMAGE\n       \
                       jmp-bus flash [OPTIONS] --selector SELECTOR --all IMAGE")]
@@ -79,14 +82,6 @@ struct Flashed {
     address: String,
     spent: Duration,
     ended: Result<Written, CliError>,
-}
-
-/// The image, ready to be lent once or often.
-enum Image {
-    Once(std::sync::Mutex<Option<Lend>>),
-    Stored(Put, tokio::sync::Mutex<Stored>),
-    Url(String),
-    Object(Object),
 }
 
 impl Cmd {
@@ -167,18 +162,7 @@ impl Cmd {
             return Err(CliError::Usage(text));
         }
         match Lent::read(word)? {
-            Lent::File(path) => {
-                let upload = Upload::of(&path, session.out);
-                let put = Put { on_moved: Some(upload.on_moved()), ..Put::new(path) };
-                let stored = client.put(put.clone()).await?;
-                session.out.note(format_args!(
-                    "{}: {}, {} sent to the broker",
-                    stored.name,
-                    size(stored.bytes),
-                    size(stored.sent)
-                ));
-                Ok(Image::Stored(put, tokio::sync::Mutex::new(stored)))
-            }
+            Lent::File(path) => Image::put(client, Put::new(path), session.out).await,
             Lent::Url(url) => Ok(Image::Url(url)),
             Lent::Object(object) => Ok(Image::Object(object)),
             lent if boards == 1 => {
@@ -232,17 +216,15 @@ impl Cmd {
         progress: &Progress,
     ) -> Flashed {
         let began = Instant::now();
+        let seen = match image {
+            Image::Stored(file) => file.again().await,
+            _ => 0,
+        };
         let mut ended = Box::pin(self.attempt(image, &board, progress)).await;
-        // What is stored may have aged out since: once more, without asking what there is.
-        if let (Image::Stored(put, stored), true) = (image, is_gone(&ended)) {
-            let mut stored = stored.lock().await;
-            ended = match client.put(Put { again: true, ..put.clone() }).await {
-                Ok(again) => {
-                    *stored = again;
-                    drop(stored);
-                    Box::pin(self.attempt(image, &board, progress)).await
-                }
-                Err(error) => Err(error.into()),
+        if let (Image::Stored(file), true) = (image, is_gone(&ended)) {
+            ended = match file.restore(client, seen, progress).await {
+                Ok(()) => Box::pin(self.attempt(image, &board, progress)).await,
+                Err(error) => Err(error),
             };
         }
         Flashed { address: board.address, spent: began.elapsed(), ended }
@@ -287,21 +269,6 @@ impl Taker {
     }
 }
 
-impl Image {
-    async fn lend(&self) -> Result<Lend, CliError> {
-        let used = || CliError::Usage("stdin was read already".to_owned());
-        match self {
-            Self::Once(lend) => {
-                let mut lend = lend.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                lend.take().ok_or_else(used)
-            }
-            Self::Stored(_, stored) => Ok(Lend::from(&*stored.lock().await)),
-            Self::Url(url) => Ok(Lend::url(url, std::iter::empty::<(String, String)>())),
-            Self::Object(object) => object.source().await,
-        }
-    }
-}
-
 fn packing(word: &str) -> Result<Packing, CliError> {
     let found = Packing::KNOWN.iter().find(|packing| packing.as_str() == word);
     found.cloned().ok_or_else(|| {
@@ -311,8 +278,7 @@ fn packing(word: &str) -> Result<Packing, CliError> {
 }
 
 fn is_gone(ended: &Result<Written, CliError>) -> bool {
-    let Err(CliError::Call(CallError::Fault { fault, .. })) = ended else { return false };
-    fault.kind == FaultKind::Resource && fault.text.contains("no longer")
+    matches!(ended, Err(CliError::Call(error)) if error.lacks_file())
 }
 
 /// Shows how far a board is, for ever. A board that does not say is shown as silent.

@@ -1,6 +1,8 @@
 //! `jmp-bus put`, `files`, `flash`, and words that lend something.
 
-use crate::lab::Lab;
+use std::process::Stdio;
+
+use crate::lab::{Lab, Running};
 
 /// A file of the lab's home.
 fn file(lab: &Lab, name: &str, bytes: &[u8]) -> String {
@@ -102,19 +104,86 @@ async fn what_cannot_be_flashed_is_said_before_anything_is() {
     lab.end().await;
 }
 
+/// A flash of a board that does not end by itself, and has begun.
+async fn occupied(lab: &Lab, board: &str) -> Running {
+    let mut endless = lab.command(&["flash", board, "-", "-o", "json"]);
+    endless.stdin(Stdio::from(std::fs::File::open("/dev/zero").unwrap()));
+    let flash = Running::start(&mut endless);
+    // `progress` says when it writes.
+    let mut watch = lab.spawn(&["stream", board, "progress", "-o", "json"]);
+    while !watch.line().await.contains("write") {}
+    watch.interrupt().await;
+    watch.ended().await;
+    flash
+}
+
+/// Removes a file once it is stored.
+async fn remove(lab: &Lab, name: &str) {
+    while lab.run(&["files", "remove", name]).await.code != Some(0) {}
+}
+
+#[tokio::test]
+async fn what_goes_from_the_broker_between_two_boards_is_stored_once_more_for_all() {
+    let lab = Lab::with_disks().await;
+    let path = file(&lab, "disk.img", &image());
+    let busy = [occupied(&lab, "local/disk").await, occupied(&lab, "local/disk2").await];
+    let flash = lab.spawn(&["flash", "-l", "board=a", "--all", &path, "-o", "json"]);
+    remove(&lab, "disk.img").await;
+    for busy in busy {
+        busy.interrupt().await;
+        busy.ended().await;
+    }
+    let ran = flash.ended().await;
+    assert_eq!(ran.err.matches("disk.img: was gone from the broker: ").count(), 1, "{ran:?}");
+    let table: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let oks: Vec<_> = table.as_array().unwrap().iter().map(|one| one["ok"].clone()).collect();
+    assert_eq!(oks, [true, true], "{table}");
+    for board in ["local/disk", "local/disk2"] {
+        let back = lab.home.path().join("back.img");
+        lab.run(&["call", board, "dump", &format!("@>{}", back.display())]).await.ok();
+        assert!(std::fs::read(&back).unwrap() == image(), "{board}");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn an_image_that_has_gone_and_is_another_by_now_is_not_given_to_the_rest() {
+    let lab = Lab::with_disks().await;
+    let path = file(&lab, "disk.img", &image());
+    let busy = occupied(&lab, "local/disk").await;
+    let flash = lab.spawn(&["flash", "local/disk", &path]);
+    remove(&lab, "disk.img").await;
+    file(&lab, "disk.img", b"another");
+    busy.interrupt().await;
+    busy.ended().await;
+    let said = flash.ended().await.failed(1);
+    assert!(said.contains("it is not what it was when the first board got it"), "{said}");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_file_has_gone_says_what_to_do() {
+    let lab = Lab::with_disks().await;
+    let path = file(&lab, "disk.img", &image());
+    let busy = occupied(&lab, "local/disk").await;
+    let word = format!("@{path}");
+    let call = lab.spawn(&["call", "local/disk", "flash", &word]);
+    remove(&lab, "disk.img").await;
+    busy.interrupt().await;
+    busy.ended().await;
+    let said = call.ended().await.failed(13);
+    assert!(said.contains("no longer") && said.contains("`jmp-bus put --again FILE`"), "{said}");
+    lab.run(&["put", "--again", &path]).await.ok();
+    lab.run(&["call", "local/disk", "flash", &word]).await.ok();
+    lab.end().await;
+}
+
 #[tokio::test]
 async fn ctrl_c_stops_a_flash_and_the_board_is_free_again() {
     let lab = Lab::with_disks().await;
-    let mut endless = lab.command(&["flash", "local/disk", "-", "-o", "json"]);
-    endless.stdin(std::process::Stdio::from(std::fs::File::open("/dev/zero").unwrap()));
-    let flash = crate::lab::Running::start(&mut endless);
-    // `progress` says when it writes.
-    let mut watch = lab.spawn(&["stream", "local/disk", "progress", "-o", "json"]);
-    while !watch.line().await.contains("write") {}
+    let flash = occupied(&lab, "local/disk").await;
     flash.interrupt().await;
     assert!([Some(130), Some(13)].contains(&flash.ended().await.code));
-    watch.interrupt().await;
-    watch.ended().await;
     let path = file(&lab, "disk.img", &image());
     lab.run(&["flash", "local/disk", &path]).await.ok();
     lab.end().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus_schema::{Fault, Refusal, message::Unknown};
+use bus_schema::{Fault, FaultKind, Refusal, message::Unknown};
 
 use crate::{
     bus::{Action, BusError, TurnedAway},
@@ -111,6 +111,12 @@ fn unknown(why: Unknown) -> &'static str {
 }
 
 impl CallError {
+    /// Whether a file that was lent was missing at the broker: removed, or aged out. It was
+    /// executed as far as the data came. [`Put`](crate::Put) it with `again`, then call again.
+    pub fn lacks_file(&self) -> bool {
+        matches!(self, Self::Fault { fault, .. } if fault.kind == FaultKind::Gone)
+    }
+
     /// Whether the device may have done something. If not, the call can simply be made again.
     pub fn may_have_acted(&self) -> bool {
         match self {

@@ -78,7 +78,8 @@ pub struct Moved {
     pub sent: u64,
 }
 
-/// A file that is stored. Lend it to any number of calls.
+/// A file that is stored. Lend it to any number of calls, as long as the broker keeps it: it may be
+/// removed, or age out ([`CallError::lacks_file`](crate::CallError::lacks_file)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The SHA-256 of its manifest, which it is stored under.

@@ -8,7 +8,7 @@ use bus_schema::{Failure, Fault, FaultKind};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     /// It is not stored (any more).
-    #[error("the file is not stored, or no longer: {what} is missing")]
+    #[error("the file is not stored, or no longer: {what} is missing; it has to be stored again")]
     Gone {
         /// Which piece.
         what: String,
@@ -51,7 +51,11 @@ pub enum ResourceError {
 
 impl From<ResourceError> for Fault {
     fn from(error: ResourceError) -> Self {
-        Self::new(FaultKind::Resource, error)
+        let kind = match error {
+            ResourceError::Gone { .. } => FaultKind::Gone,
+            _ => FaultKind::Resource,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -63,6 +67,6 @@ impl From<ResourceError> for Failure {
 
 impl From<ResourceError> for io::Error {
     fn from(error: ResourceError) -> Self {
-        Self::other(error)
+        Self::other(Fault::from(error)) // a driver that passes it on says whose trouble it is
     }
 }

@@ -368,7 +368,8 @@ async fn a_file_that_is_not_what_it_is_stored_as_never_ends_well() -> anyhow::Re
     ] {
         plant(&lending, block, bytes).await?;
         let (kind, text) = fault(lending.bench().take(&stored).await.unwrap_err());
-        assert!(kind == FaultKind::Resource && text.contains(said), "{said}: {text}");
+        let wanted = if said == "no longer" { FaultKind::Gone } else { FaultKind::Resource };
+        assert!(kind == wanted && text.contains(said), "{said}: {text}");
     }
     plant(&lending, block, part(b"abc", 3)).await?;
     assert!(is(&lending.bench().take(&stored).await?, b"abc"));
@@ -400,8 +401,63 @@ async fn nobody_reads_the_files_of_another_client() -> anyhow::Result<()> {
     let bob = lending.lab.client("bob").await?;
     let theirs = TakerClient::new(bob.driver(&lending.lab.address()));
     let (kind, text) = fault(theirs.take(&stored).await.unwrap_err());
-    assert!(kind == FaultKind::Resource && text.contains("no longer"), "{text}");
+    assert!(kind == FaultKind::Gone && text.contains("no longer"), "{text}");
     bob.close().await;
+    lending.stop().await
+}
+
+/// Takes a piece away, as age does.
+async fn age(lending: &Lending, piece: Piece) -> anyhow::Result<()> {
+    let peer = lending.lab.peer().await?;
+    let filter = StoredAt { client: "alice".parse()?, piece }.under(&lending.lab.root);
+    let purge = format!("$JS.API.STREAM.PURGE.{}_files", lending.lab.root);
+    let body = format!("{{\"filter\":\"{filter}\"}}");
+    let answer = peer.nats.request(purge, body.into()).await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
+    anyhow::ensure!(answer["purged"] == 1, "{filter}: {answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_has_gone_since_it_was_put_is_told_apart_and_can_be_put_again()
+-> anyhow::Result<()> {
+    let lending = Lending::start().await?;
+    let (client, bench) = (&lending.client, lending.bench());
+    let bytes = noise(6 * MIB, 9);
+    let path = lending.file("a", &bytes)?;
+    let gone = |error: CallError| {
+        assert!(error.lacks_file() && error.may_have_acted(), "{error:?}");
+        let (kind, text) = fault(error);
+        assert_eq!(kind, FaultKind::Gone);
+        assert!(text.contains("has to be stored again"), "{text}");
+    };
+
+    // All of it: whoever lends the file and not what was stored once notices before the call.
+    let stored = client.put(Put::new(&path)).await?;
+    let files = client.files().await?;
+    client.remove_file(&files[0], &files).await?;
+    gone(bench.take(&stored).await.unwrap_err());
+    assert!(is(&bench.take(&*path).await?, &bytes));
+
+    // A part of a block, which nobody notices who asks for its first one only. (The exporter keeps
+    // blocks that it has read for a while: another one.)
+    let bytes = noise(6 * MIB, 10);
+    let path = lending.file("b", &bytes)?;
+    let stored = client.put(Put::new(&path)).await?;
+    age(&lending, Piece::Part(digest(&bytes[..4 << 20]), 1)).await?;
+    assert_eq!(client.put(Put::new(&path)).await?.sent, 0);
+    gone(bench.take(&*path).await.unwrap_err());
+    // A driver that just copies what it is lent says the same.
+    gone(bench.taste(&stored, bytes.len() as u64).await.unwrap_err());
+    let again = client.put(Put { again: true, ..Put::new(&path) }).await?;
+    assert!(again.manifest == stored.manifest && again.sent >= 6 * MIB, "{again:?}");
+    assert!(is(&bench.take(&stored).await?, &bytes), "what was stored before is good again");
+
+    let mut items = bench.follow(&stored).await?;
+    while items.next().await.transpose()?.is_some() {}
+    age(&lending, Piece::Manifest(stored.manifest)).await?;
+    let mut items = bench.follow(&stored).await?;
+    gone(items.next().await.context("an end")?.unwrap_err());
     lending.stop().await
 }
 
