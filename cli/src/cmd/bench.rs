@@ -9,6 +9,9 @@ use crate::{
     session::Session,
 };
 
+/// A round of this scale takes hours in all.
+const SCALE_MAX: f64 = 100.0;
+
 /// Measure calls, streams and fan-out beside bare NATS, on a private broker or on --server's.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
@@ -24,14 +27,6 @@ pub(crate) struct Cmd {
     /// Be the other side of one. (The bench starts these itself.)
     #[arg(long, hide = true)]
     peer: Option<String>,
-}
-
-/// More than nothing, and no more than some hours of work.
-fn scale(word: &str) -> Result<f64, String> {
-    match word.parse() {
-        Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
-        _ => Err("it is a number above 0, up to 100".to_owned()),
-    }
 }
 
 impl Cmd {
@@ -74,6 +69,14 @@ impl Cmd {
             .collect::<Result<_, serde_json::Error>>()?;
         let text = || rows.iter().map(|row| format!("{row}\n")).collect();
         session.out.document(&data, text).await
+    }
+}
+
+/// More work than none, and less than for ever.
+fn scale(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(scale) if scale > 0.0 && scale <= SCALE_MAX => Ok(scale),
+        _ => Err(format!("expected a number above 0, and at most {SCALE_MAX}")),
     }
 }
 

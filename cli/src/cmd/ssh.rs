@@ -37,7 +37,8 @@ const USUAL_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
   jmp-bus ssh bench/ssh -- uname -a
   jmp-bus ssh bench/ssh --put image.bin /tmp/ --get /var/log/messages .
   ssh -o ProxyCommand='jmp-bus ssh --proxy bench/ssh' root@bench
-  jmp-bus ssh --config bench/ssh > lab.conf && scp -F lab.conf image.bin bench-ssh:/tmp/")]
+  jmp-bus ssh --config bench/ssh > lab.conf && scp -F lab.conf image.bin bench-ssh:/tmp/
+  rsync -a -e 'ssh -F lab.conf' site/ bench-ssh:/srv/www/")]
 pub(crate) struct Cmd {
     #[command(flatten)]
     asked: Asked,

@@ -246,7 +246,8 @@ impl Lab {
         .await
     }
 
-    async fn with(more: impl FnOnce(Node) -> Node) -> Self {
+    /// Two relays under a third, and more drivers.
+    pub(crate) async fn with(more: impl FnOnce(Node) -> Node) -> Self {
         let diary = Diary(Arc::new(watch::Sender::new(Vec::new())));
         let served = serve(more(relays(&diary))).await.unwrap();
         let broker = LocalBroker::shared().await.unwrap();
@@ -316,6 +317,17 @@ pub(crate) fn relays(diary: &Diary) -> Node {
     Node::of("test-relay", Relay(diary.clone()))
         .with_child("power", relay("1"))
         .with_child("spare", relay("2"))
+}
+
+/// A driver that connects to a port of this host.
+pub(crate) fn tcp_to(port: u16) -> Node {
+    let config = actors::TcpNetworkConfig {
+        host: "127.0.0.1".to_owned(),
+        port,
+        enable_address: true,
+        connect_timeout: PATIENCE,
+    };
+    Node::of("tcp", actors::TcpNetwork::new(config))
 }
 
 /// Runs a command to its end.

@@ -38,11 +38,11 @@ async fn a_time_that_is_none_is_told_with_some_that_are() {
 }
 
 #[tokio::test]
-async fn work_of_no_size_is_not_measured() {
+async fn a_bench_of_no_work_or_without_end_does_not_begin() {
     let home = tempfile::tempdir().unwrap();
-    for scale in ["0", "-1", "NaN", "inf", "1e300", "much"] {
-        let said = run(program(&home).args(["bench", &format!("--scale={scale}")])).await.failed(2);
-        assert!(said.contains("a number above 0"), "{said}");
+    for typed in ["0", "-0.0", "-1", "nan", "inf", "-inf", "1e300", "100.1", "much", ""] {
+        let said = run(program(&home).args(["bench", &format!("--scale={typed}")])).await.failed(2);
+        assert!(said.contains("expected a number above 0, and at most 100"), "{typed}: {said}");
     }
 }
 

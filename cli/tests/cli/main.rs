@@ -23,4 +23,5 @@ mod run;
 mod serve;
 mod ssh;
 mod stream;
+mod vnc;
 mod watch;
