@@ -106,6 +106,32 @@ async fn what_the_broker_does_not_allow_is_told_at_once_and_by_name() {
 }
 
 #[tokio::test]
+async fn files_are_stored_by_whoever_lends_and_listed_and_removed_by_admins() {
+    let fleet = Fleet::start().await;
+    for (role, name) in [("client", "alice"), ("observer", "eve"), ("admin", "root")] {
+        fleet.add(role, name).await;
+    }
+    fs::write(fleet.path("disk.img"), "an image").unwrap();
+    let put = fleet.run("alice", &["put", "disk.img", "-o", "json"]).await.json();
+    assert_eq!(put["bytes"], 8);
+    for (who, args) in [
+        ("alice", &["files"][..]),
+        ("alice", &["files", "remove", "disk.img"]),
+        ("eve", &["files", "list"]),
+        ("eve", &["put", "disk.img"]),
+    ] {
+        let said = fleet.run(who, args).await.failed(21);
+        assert!(said.contains(&format!("not allowed by the broker: {who} may not ")), "{said}");
+    }
+    let listed = fleet.run("root", &["files"]).await.ok();
+    assert!(listed.starts_with("alice  disk.img  8 B  "), "{listed}");
+    fleet.run("root", &["files", "remove", "disk.img", "--of", "alice"]).await.ok();
+    assert_eq!(fleet.run("root", &["files", "-o", "json"]).await.json(), serde_json::json!([]));
+    let anew = fleet.run("alice", &["put", "disk.img", "-o", "json"]).await.json();
+    assert!(anew["sent"].as_u64().unwrap() > 0, "{anew}");
+}
+
+#[tokio::test]
 async fn who_is_not_let_in_is_told_why() {
     let fleet = Fleet::start().await;
     fleet.add("client", "alice").await;

@@ -372,6 +372,8 @@ pub(crate) async fn listen_for_leases(inner: &Arc<Inner>) -> Result<(), BusError
 /// Opens the bulk connection and subscribes to data and records.
 pub(crate) async fn open_bulk(inner: &Arc<Inner>) -> Result<&Conn, BusError> {
     let bulk = inner.bus.bulk().await?;
+    let denials = bulk.denials.clone();
+    inner.tasks.spawn(hear_denials(Arc::downgrade(inner), denials, inner.stop.clone()));
     let down =
         FromExporter::down_wildcard(&inner.root, inner.only.as_ref(), &inner.name, inner.session);
     let out =
