@@ -14,7 +14,7 @@ use runtime::{
 };
 use serde_json::json;
 
-use crate::{args::Format, interrupt::Signal};
+use crate::{args::Format, interrupt::Signal, output::tell};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -483,11 +483,11 @@ pub(crate) fn report(error: &CliError, format: Format) -> ExitCode {
         (CliError::NobodyReads | CliError::Interrupted(_) | CliError::Ended(_), _) => {}
         #[cfg(feature = "ssh")]
         (CliError::Remote(_), Format::Table | Format::Raw) => {} // it has said why itself
-        (_, Format::Json) => eprintln!("{}", as_json(error)),
+        (_, Format::Json) => tell(format_args!("{}\n", as_json(error))),
         (_, Format::Table | Format::Raw) => {
-            eprintln!("jmp-bus: {}", said(error));
+            tell(format_args!("jmp-bus: {}\n", said(error)));
             if !hint.is_empty() {
-                eprintln!("hint: {hint}");
+                tell(format_args!("hint: {hint}\n"));
             }
         }
     }

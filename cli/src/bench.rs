@@ -58,7 +58,7 @@ pub(crate) fn bare_call_asked_for() -> Option<ExitCode> {
     Some(match bare_call(&server, variable("NATS_TOKEN"), &subject) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("jmp-bus: {error:#}");
+            crate::output::tell(format_args!("jmp-bus: {error:#}\n"));
             ExitCode::FAILURE
         }
     })

@@ -114,10 +114,15 @@ impl Output {
     /// A line that is no result, for people, to stderr.
     pub(crate) fn note(self, text: impl fmt::Display) {
         if !self.quiet {
-            // Whoever read it may have left.
-            let _ = writeln!(std::io::stderr(), "jmp-bus: {text}");
+            tell(format_args!("jmp-bus: {text}\n"));
         }
     }
+}
+
+/// Writes to stderr, all at once.
+pub(crate) fn tell(text: fmt::Arguments<'_>) {
+    // Whoever read it may have left: that changes neither what happens nor the exit code.
+    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }
 
 /// Waits until the other end of the pipe that stdout is has been closed. For ever, if it is no pipe.

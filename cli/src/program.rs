@@ -70,7 +70,7 @@ fn misused(error: &clap::Error) -> ExitCode {
             "exit_code": code,
             "may_have_acted": false,
         });
-        eprintln!("{data}");
+        crate::output::tell(format_args!("{data}\n"));
     } else {
         let _ = error.print(); // nobody listens: nothing to be done
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use runtime::{Moved, OnMoved};
 
-use crate::output::Output;
+use crate::output::{Output, tell};
 
 /// Between two pictures on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -118,7 +118,7 @@ impl Progress {
 
     fn clear(&self, state: &mut State) {
         if self.0.is_terminal && state.lines > 0 {
-            eprint!("\x1b[{}F\x1b[J", state.lines);
+            tell(format_args!("\x1b[{}F\x1b[J", state.lines));
             state.lines = 0;
         }
     }
@@ -143,8 +143,7 @@ impl Progress {
         }
         let lines = open.len() + usize::from(more > 0);
         self.clear(state);
-        eprint!("{text}");
-        let _ = std::io::stderr().flush(); // who cannot see it does not miss it
+        tell(format_args!("{text}"));
         state.lines = if self.0.is_terminal { lines } else { 0 };
     }
 }

@@ -24,6 +24,23 @@ async fn a_program_is_told_in_json_what_is_wrong_with_its_command_line() {
     }
 }
 
+#[test]
+fn who_does_not_read_what_is_wrong_gets_the_exit_code_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let wrong: [&[&str]; 4] = [
+        &["-ojson", "cal"],
+        &["--creds=/none", "list"],
+        &["-ojson", "--creds=/none", "list"],
+        &["cal"],
+    ];
+    for args in wrong {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = program(&home).args(args).as_std_mut().stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{args:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_time_that_is_none_is_told_with_some_that_are() {
     let home = tempfile::tempdir().unwrap();

@@ -295,7 +295,15 @@ impl DriverRef {
                 by(until, sending).await.ok_or_else(|| late(sent))??;
             }
             sent = true;
-            match answers.letter().await {
+            let letter = loop {
+                match answers.letter().await {
+                    // It has gone by itself since: to send it once more as the first would let an
+                    // exporter that was restarted take it for a call that none has executed.
+                    Letter::Unpacked if !together => {}
+                    letter => break letter,
+                }
+            };
+            match letter {
                 Letter::Answer(answer) if answer.is_no_responders() => {
                     // Refused at once; but after an outage the exporter may be a moment later.
                     let over = began.elapsed() > limit;

@@ -206,6 +206,15 @@ impl Drop for PostBox {
     }
 }
 
+impl Box_ {
+    /// The message that its request went in was not heard. This is told once: whatever is sent
+    /// next is not in that message any more.
+    fn unpack(&mut self) {
+        self.letters.push(Letter::Unpacked);
+        (self.asked, self.pack) = (Subject::from_static(""), 0);
+    }
+}
+
 impl Mailroom {
     fn lock(&self) -> MutexGuard<'_, Boxes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,14 +227,11 @@ impl Mailroom {
 
     /// Tells whoever asked there that the broker denied it.
     fn deny(&self, denial: &Denial) {
-        let boxes = self.lock();
-        for waiting in boxes.answers.values() {
-            if *waiting.asked == *denial.subject {
-                let letter = match waiting.pack {
-                    0 => Letter::Denied(denial.clone()),
-                    _ => Letter::Unpacked, // by itself it may be allowed
-                };
-                waiting.letters.push(letter); // full: it is told already
+        for waiting in self.lock().answers.values_mut() {
+            match *waiting.asked == *denial.subject {
+                true if waiting.pack != 0 => waiting.unpack(), // by itself it may be allowed
+                true => drop(waiting.letters.push(Letter::Denied(denial.clone()))),
+                false => {}
             }
         }
     }
@@ -257,9 +263,8 @@ impl Mailroom {
 
     /// Nobody listens for message `pack`: the exporter is not there, or takes no calls together.
     fn unpack_all_of(&self, pack: u64) {
-        for waiting in self.lock().answers.values().filter(|waiting| waiting.pack == pack) {
-            waiting.letters.push(Letter::Unpacked); // full: it is told already
-        }
+        let mut boxes = self.lock();
+        boxes.answers.values_mut().filter(|waiting| waiting.pack == pack).for_each(Box_::unpack);
     }
 
     /// Tells everybody who waits that nothing will come.
@@ -501,4 +506,37 @@ fn on_stream(inner: &Inner, message: Incoming) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bus_schema::DriverId;
+
+    use super::*;
+    use crate::bus::Action;
+
+    #[test]
+    fn that_a_message_of_many_calls_was_not_heard_is_told_to_each_once() {
+        let (mailroom, asked) = (Mailroom::default(), Subject::from_static("calls"));
+        let letters = Arc::new(Letters { queue: Mutex::default(), capacity: 2 });
+        let waiting = Box_ {
+            from_jetstream: false,
+            asked: Subject::from_static(""),
+            pack: 0,
+            letters: letters.clone(),
+        };
+        mailroom.lock().answers.insert(7, waiting);
+        let exporter = "bench".parse().unwrap();
+        let driver = DriverId::at(&exporter, &"".parse().unwrap());
+        let parcel = Parcel { exporter, driver, method: "on".into(), token: 7, call: Bytes::new() };
+        assert_eq!(mailroom.pack(&[parcel], &asked, 5).len(), 1);
+        let denial = Denial { action: Action::Publish, subject: asked.to_string() };
+        mailroom.unpack_all_of(4);
+        assert_eq!(letters.queue.lock().unwrap().len(), 0, "it was another message");
+        mailroom.deny(&denial);
+        mailroom.deny(&denial);
+        mailroom.unpack_all_of(5);
+        let mut queue = letters.queue.lock().unwrap();
+        assert!(matches!(queue.pop(), Some(Letter::Unpacked)) && queue.pop().is_none());
+    }
 }

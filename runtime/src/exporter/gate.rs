@@ -78,6 +78,7 @@ async fn gate(core: Arc<Core>, slot: Arc<Slot>, mut messages: Subscription) {
     }
 }
 
+/// Lets requests in, for one subscription.
 pub(super) struct Gate {
     core: Arc<Core>,
     /// Who spoke last: mostly it is the same client that speaks next.

@@ -9,10 +9,10 @@ use std::{
 };
 
 use bus_schema::{
-    CallId, RefusalCode, Session, codec,
+    CallId, DriverId, Path, RefusalCode, Session, codec,
     limits::CALLS_PER_DRIVER_MAX,
     message::{Call, Calls, Outcome, Replies, Reply},
-    subject::{DriverVerb, ExporterVerb, FromClient, Inbox, To},
+    subject::{DriverVerb, ExporterVerb, FromClient, Inbox},
 };
 use bus_tests::{Lab, Peer, TestDriver};
 use bytes::Bytes;
@@ -182,12 +182,8 @@ async fn what_is_none_in_a_message_of_calls_is_dropped_and_the_rest_counts() -> 
     let lab = Lab::new().await?;
     let (_driver, exporter) = boards(&lab).await?;
     let peer = lab.peer().await?;
-    let tail = |method: &str| {
-        let subject = peer.subject("mallory", DriverVerb::Call, method);
-        let (_, method) = subject.rsplit_once('.').expect("tokens");
-        let driver = subject.rsplit('.').nth(1).expect("tokens");
-        format!("{driver}.{method}")
-    };
+    let driver = DriverId::at(&"bench".parse()?, &Path::ROOT);
+    let tail = |method: &str| format!("{driver}.{method}");
     let call = |counter| {
         let id = Some(CallId { session: Session(9), counter });
         codec::encode(&Call { id, args: Bytes::from_static(&[0x90]), ..Call::default() })
@@ -267,18 +263,7 @@ async fn one_message_of_calls_to_one_driver_is_served_in_its_order() -> anyhow::
     let lab = Lab::new().await?;
     let (driver, exporter) = boards(&lab).await?;
     let peer = lab.peer().await?;
-    let to = FromClient {
-        client: "mallory".parse()?,
-        exporter: "bench".parse()?,
-        to: To::Driver(
-            DriverVerb::Call,
-            bus_schema::DriverId::at(&"bench".parse()?, &"a".parse()?),
-            "hold".parse()?,
-        ),
-    }
-    .under(&lab.root);
-    let tail = to.rsplitn(3, '.').take(2).collect::<Vec<_>>();
-    let tail = format!("{}.{}", tail[1], tail[0]);
+    let tail = format!("{}.hold", DriverId::at(&"bench".parse()?, &"a".parse()?));
     let calls = (0..50_u64).map(|at| {
         let id = Some(CallId { session: Session(9), counter: at + 1 });
         let args = rmp_serde::to_vec(&(at.to_string(),)).expect("a list of text").into();
