@@ -27,7 +27,7 @@ pub use self::{
     client::{DriverVerb, ExporterVerb, FromClient, Spoken, SpokenTo, To},
     exporter::{FromExporter, OutRecord},
     inbox::Inbox,
-    jetstream::Streams,
+    jetstream::{JETSTREAM_REQUESTS, Streams},
     service::ServiceVerb,
     set::{CLAIMANT, SubjectSet, covers},
     stored::{Piece, Stored},

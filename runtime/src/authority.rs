@@ -68,6 +68,22 @@ pub struct Issued {
     pub file: PathBuf,
 }
 
+/// What [`Authority::renew`] would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// The roles whose permissions are not those of this program.
+    pub roles: Vec<Role>,
+    /// JetStream is not in the account that this program has it in.
+    pub store: bool,
+}
+
+impl Outdated {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty() && !self.store
+    }
+}
+
 impl Authority {
     /// Makes one in `dir`, which must not be there or be empty.
     ///
@@ -215,6 +231,11 @@ impl Authority {
         &self.record.root
     }
 
+    /// The account that everybody is in: its public key.
+    pub fn account(&self) -> &str {
+        &self.record.account
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -230,15 +251,15 @@ impl Authority {
         Some(self.dir.join(CA)).filter(|file| file.exists())
     }
 
-    /// The roles whose permissions are not those of this program any more.
+    /// What the broker would be told otherwise by this program.
     ///
     /// # Errors
     ///
     /// [`AuthorityError`] if a file cannot be read.
-    pub fn outdated_roles(&self) -> Result<Vec<Role>, AuthorityError> {
+    pub fn outdated(&self) -> Result<Outdated, AuthorityError> {
         let claims = self.account_claims()?;
         let scopes = claims.nats.get("signing_keys").and_then(|keys| keys.as_array());
-        let mut outdated = Vec::new();
+        let mut roles = Vec::new();
         for role in Role::ALL {
             let current = match self.key(&key_of(*role)) {
                 Ok(key) => claims::scope(*role, &key, &self.record.root),
@@ -246,32 +267,53 @@ impl Authority {
                 Err(error) => return Err(error),
             };
             if !scopes.is_some_and(|scopes| scopes.contains(&current)) {
-                outdated.push(*role);
+                roles.push(*role);
             }
         }
-        Ok(outdated)
+        let root = &self.record.root;
+        let store = match &self.record.store {
+            None => true,
+            Some(store) => {
+                claims.nats.get("imports") != Some(&claims::imports(root, store))
+                    || self.store_claims()?.nats.get("exports") != Some(&claims::exports(root))
+            }
+        };
+        Ok(Outdated { roles, store })
     }
 
-    /// Gives every role the permissions of this program: [`push`](Self::push) tells the broker,
-    /// which then drops the connections of the roles that changed; they come back by themselves.
+    /// Gives every role the permissions of this program, and JetStream the account that it has by
+    /// this program: [`push`](Self::push) tells the broker, which then drops the connections of the
+    /// roles that changed; they come back by themselves.
     ///
     /// # Errors
     ///
     /// [`AuthorityError`].
-    pub fn renew_roles(&mut self) -> Result<(), AuthorityError> {
+    pub fn renew(&mut self) -> Result<(), AuthorityError> {
         for role in Role::ALL {
-            let file = self.dir.join(key_of(*role));
-            if !file.exists() {
-                write_seed(&file, &KeyPair::new_account())?;
-            }
+            self.key_or_new(&key_of(*role))?;
         }
         let keys = Role::ALL.iter().map(|role| Ok((*role, self.key(&key_of(*role))?)));
         let keys: BTreeMap<_, _> = keys.collect::<Result<_, AuthorityError>>()?;
+        let storage = |claims: &Claims| claims.nats["limits"]["disk_storage"].as_u64();
+        let bytes = match &self.record.store {
+            Some(_) => storage(&self.store_claims()?),
+            None => storage(&self.account_claims()?),
+        };
         let root = self.record.root.clone();
+        let store = self.key_or_new(STORE)?;
+        let jwt = claims::store(&store, &root, bytes.unwrap_or_default())
+            .sign(&self.key(OPERATOR_SIGNING)?);
+        let file = self.dir.join(STORE_JWT);
+        private::replace(&file, &jwt, Others::Nothing).map_err(at(&file))?;
+        let store = store.public_key();
+        self.record.store = Some(store.clone());
+        self.write()?;
         self.sign_account(|claims| {
             let scopes: Vec<_> =
                 keys.iter().map(|(role, key)| claims::scope(*role, key, &root)).collect();
             claims.nats["signing_keys"] = scopes.into();
+            claims.nats["imports"] = claims::imports(&root, &store);
+            claims.nats["limits"] = claims::limits();
         })
     }
 
@@ -330,6 +372,12 @@ impl Authority {
         Ok(claims)
     }
 
+    /// The JWT of the store account.
+    fn store_claims(&self) -> Result<Claims, AuthorityError> {
+        let file = self.dir.join(STORE_JWT);
+        Claims::read(&read(&file)?).map_err(damaged(&file))
+    }
+
     /// A user of `role` that lives as long as this process, in the form of a creds file.
     fn passing_user(&self, role: Role) -> Result<String, AuthorityError> {
         let key = KeyPair::new_user();
@@ -342,6 +390,15 @@ impl Authority {
     fn key(&self, name: &str) -> Result<KeyPair, AuthorityError> {
         let file = self.dir.join(name);
         KeyPair::from_seed(read(&file)?.trim()).map_err(|_| damaged(&file)("it has no seed"))
+    }
+
+    /// The key, which is made if an older program made this authority.
+    fn key_or_new(&self, name: &str) -> Result<KeyPair, AuthorityError> {
+        let file = self.dir.join(name);
+        if !file.exists() {
+            write_seed(&file, &KeyPair::new_account())?;
+        }
+        self.key(name)
     }
 
     fn write(&self) -> Result<(), AuthorityError> {
@@ -364,6 +421,8 @@ struct Record {
     operator: String,
     system: String,
     account: String,
+    /// None where an older program made it: JetStream is in the account then.
+    store: Option<String>,
     users: Vec<User>,
 }
 
@@ -473,6 +532,8 @@ const SYSTEM_SIGNING: &str = "keys/system-signing.nk";
 const OPERATOR_JWT: &str = "jwt/operator.jwt";
 const SYSTEM_JWT: &str = "jwt/system.jwt";
 const ACCOUNT_JWT: &str = "jwt/account.jwt";
+const STORE: &str = "keys/store.nk";
+const STORE_JWT: &str = "jwt/store.jwt";
 const AUTHORITY_CONF: &str = "broker/authority.conf";
 
 /// Longer than any command of `jmp-bus admin` takes, and enough for clocks that differ.

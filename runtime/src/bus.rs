@@ -22,6 +22,7 @@ use tokio::{
 };
 
 pub(crate) use self::denial::{Denial, Denials};
+pub(crate) use self::streams::captured;
 pub use self::streams::{Keep, StreamsKeep};
 use self::streams::{check_streams, make_streams};
 pub use self::{

@@ -37,7 +37,7 @@ mod tail;
 
 pub use authority::{
     Authority, AuthorityError, AuthorityPlan, Claims, GivenCertificate, Identity, Issued, JwtError,
-    NewUser, Pushed, User,
+    NewUser, Outdated, Pushed, User,
 };
 pub use broker::{
     BrokerError, BrokerOptions, LocalBroker, NATS_SERVER_MIN, OnProgress, Place, Progress,

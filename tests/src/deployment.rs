@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Mutex,
@@ -38,9 +39,62 @@ pub struct Deployment {
     broker_process: Child,
 }
 
+/// A broker at another site, that is one connection to its hub.
+#[derive(Debug)]
+pub struct Leaf {
+    /// Where it is.
+    pub address: String,
+    _process: Child,
+}
+
 impl Deployment {
     /// Makes one, and its streams.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_as("nats-server.conf", |_| Ok(())).await
+    }
+
+    /// Makes one that is the hub of a leaf, as `deploy/nats` has both.
+    pub async fn start_with_leaf() -> anyhow::Result<(Self, Leaf)> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let hub = Self::start_as("hub.conf", |broker| {
+            let (tls, file) = (broker.join("tls"), broker.join("hub.conf"));
+            let (certificate, key) = (tls.join("server.pem"), tls.join("server.key"));
+            let leaves = format!(
+                "leafnodes {{ listen: \"127.0.0.1:{port}\", tls {{ cert_file: {certificate:?}, key_file: {key:?} }} }}"
+            );
+            Ok(fs::write(file, format!("include \"nats-server.conf\"\n{leaves}\n"))?)
+        })
+        .await?;
+        let (authority, dir) = (hub.dir.path().join("authority"), hub.dir.path().join("leaf"));
+        fs::create_dir(&dir)?;
+        fs::copy(authority.join("broker/authority.conf"), dir.join("authority.conf"))?;
+        fs::write(dir.join("leaf.conf"), include_str!("../../deploy/nats/leaf.conf"))?;
+        let account = hub.authority().await.account().to_owned();
+        let quoted = |path: PathBuf| format!("{path:?}");
+        let site = hub.creds(Role::Leaf, "site")?;
+        let (process, own) = broker(
+            &dir,
+            &dir.join("leaf.conf"),
+            &[
+                ("BROKER_NAME", "leaf".to_owned()),
+                ("BROKER_CLIENTS", "\"127.0.0.1:-1\"".to_owned()),
+                ("BROKER_CERTIFICATE", quoted(authority.join("broker/tls/server.pem"))),
+                ("BROKER_KEY", quoted(authority.join("broker/tls/server.key"))),
+                ("BROKER_CA", quoted(authority.join("ca.pem"))),
+                ("BROKER_RESOLVER", quoted(dir.join("jwt"))),
+                ("BROKER_HUB", format!("[\"tls://localhost:{port}\"]")),
+                ("BROKER_ACCOUNT", account),
+                ("BROKER_SITE_CREDS", quoted(site)),
+            ],
+        )
+        .await?;
+        Ok((hub, Leaf { address: format!("localhost:{own}"), _process: process }))
+    }
+
+    async fn start_as(
+        config: &str,
+        configure: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let plan = AuthorityPlan {
             name: "test".to_owned(),
@@ -53,7 +107,9 @@ impl Deployment {
             certificate: None,
         };
         let authority = Authority::create(&dir.path().join("authority"), &plan)?;
-        let (broker, port) = broker(dir.path()).await?;
+        let files = dir.path().join("authority/broker");
+        configure(&files)?;
+        let (broker, port) = broker(dir.path(), &files.join(config), &[]).await?;
         let deployment = Self {
             address: format!("localhost:{port}"),
             root: plan.root,
@@ -118,13 +174,23 @@ impl Deployment {
         self.nats_with(&fs::read_to_string(file)?, &format!("{role} {name}")).await
     }
 
+    /// The same at another broker.
+    pub async fn nats_at(&self, leaf: &Leaf, role: Role, name: &str) -> anyhow::Result<Client> {
+        let creds = fs::read_to_string(self.creds(role, name)?)?;
+        self.nats_to(&leaf.address, &creds, name).await
+    }
+
     /// A plain NATS client with these credentials.
     pub async fn nats_with(&self, creds: &str, shown: &str) -> anyhow::Result<Client> {
+        self.nats_to(&self.address, creds, shown).await
+    }
+
+    async fn nats_to(&self, address: &str, creds: &str, shown: &str) -> anyhow::Result<Client> {
         let options = ConnectOptions::with_credentials(creds)?
             .name(shown)
             .add_root_certificates(self.dir.path().join("authority/ca.pem"))
             .max_reconnects(1);
-        Ok(options.connect(format!("tls://{}", self.address)).await?)
+        Ok(options.connect(format!("tls://{address}")).await?)
     }
 
     /// Makes the broker read its configuration and certificate anew.
@@ -172,12 +238,17 @@ pub async fn settled(nats: &Client, own: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a nats-server with the authority's configuration, on a free port of the loopback.
-async fn broker(dir: &Path) -> anyhow::Result<(Child, u16)> {
+/// Starts a nats-server on a free port of the loopback. Its log and the like go to `dir`.
+async fn broker(
+    dir: &Path,
+    config: &Path,
+    variables: &[(&str, String)],
+) -> anyhow::Result<(Child, u16)> {
     let server = LocalBroker::find(&BrokerOptions::default()).await?;
     let broker = Command::new(server)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .arg("-c")
-        .arg(dir.join("authority/broker/nats-server.conf"))
+        .arg(config)
         .args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"])
         .arg(dir)
         .arg("-l")

@@ -6,7 +6,7 @@ mod lab;
 mod peer;
 mod taker;
 
-pub use deployment::{Deployment, settled};
+pub use deployment::{Deployment, Leaf, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};
 pub use peer::{Peer, bare_call};

@@ -19,6 +19,11 @@ pub struct Streams {
     pub admin: String,
 }
 
+/// What an account without JetStream asks that of another account for, as patterns, and whether
+/// one request may have several answers. Every one ends in a wildcard, and must: PROTOCOL.md §3.2.
+pub const JETSTREAM_REQUESTS: [(&str, bool); 3] =
+    [("$JS.API.*", false), ("$JS.API.STREAM.>", false), ("$JS.API.DIRECT.GET.>", true)];
+
 impl Streams {
     /// The streams of `root`.
     pub fn of(root: &Root) -> Self {

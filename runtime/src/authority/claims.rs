@@ -1,12 +1,17 @@
 //! What our JWTs claim, for each kind of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use bus_schema::{Root, permission::Role, subject::system};
+use bus_schema::{
+    Root,
+    permission::Role,
+    subject::{JETSTREAM_REQUESTS, system},
+};
 use nkeys::KeyPair;
 use serde_json::{Value as Json, json};
 
 use super::jwt::Claims;
+use crate::bus::captured;
 
 /// The tag of a user that says its role, for people and for `whoami`: the broker goes by the key
 /// that signed.
@@ -18,6 +23,9 @@ const ANY: i64 = -1;
 const STREAMS_MAX: u32 = 256;
 /// jmp-bus makes no consumer; these are for the operator's own tools.
 const CONSUMERS_MAX: u32 = 256;
+/// How long the broker remembers where an answer of JetStream goes: what is asked for many messages
+/// is idle for that long only at its end.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The operator.
 pub(super) fn operator(name: &str, key: &KeyPair, signing: &KeyPair, system: &KeyPair) -> Claims {
@@ -43,27 +51,70 @@ pub(super) fn system_account(key: &KeyPair, signing: &KeyPair) -> Claims {
     claims("SYS", key, nats)
 }
 
-/// The account that everybody is in, with a signing key for each role.
+/// The account that everybody is in, with a signing key for each role. Its JetStream is that of
+/// the store account.
 pub(super) fn account(
     key: &KeyPair,
     root: &Root,
-    storage: u64,
+    store: &str,
     roles: &BTreeMap<Role, KeyPair>,
 ) -> Claims {
-    let mut limits = limits();
-    limits["disk_storage"] = storage.into();
-    limits["streams"] = STREAMS_MAX.into();
-    limits["consumer"] = CONSUMERS_MAX.into();
     let scopes: Vec<_> = roles.iter().map(|(role, key)| scope(*role, key, root)).collect();
     let nats = json!({
         "type": "account",
         "version": 2,
-        "limits": limits,
+        "limits": limits(),
+        "imports": imports(root, store),
         "signing_keys": scopes,
         "default_permissions": { "pub": {}, "sub": {} },
         "revocations": {},
     });
     claims("JMP", key, nats)
+}
+
+/// The account that JetStream is in. No key signs users of it.
+///
+/// JetStream answers on whatever subject its asker names. Where it lives with those who ask, that
+/// is as good as publishing there; an answer to another account can be heard there, and comes back
+/// neither as a request nor into a stream.
+pub(super) fn store(key: &KeyPair, root: &Root, storage: u64) -> Claims {
+    let mut limits = limits();
+    limits["disk_storage"] = storage.into();
+    limits["streams"] = STREAMS_MAX.into();
+    limits["consumer"] = CONSUMERS_MAX.into();
+    let nats = json!({
+        "type": "account",
+        "version": 2,
+        "limits": limits,
+        "exports": exports(root),
+        "default_permissions": { "pub": {}, "sub": {} },
+    });
+    claims("STORE", key, nats)
+}
+
+/// What the store does for others, as patterns, and whether one request may have several answers:
+/// it answers JetStream's requests, and keeps what its streams capture.
+fn services(root: &Root) -> impl Iterator<Item = (String, bool)> {
+    let requests = JETSTREAM_REQUESTS.map(|(subject, many)| (subject.to_owned(), many));
+    requests.into_iter().chain(captured(root).into_iter().map(|subject| (subject, false)))
+}
+
+pub(super) fn exports(root: &Root) -> Json {
+    let export = |(subject, many): (String, bool)| {
+        json!({
+            "name": subject,
+            "subject": subject,
+            "type": "service",
+            "response_type": if many { "Stream" } else { "Singleton" },
+            "response_threshold": u64::try_from(ANSWERED_WITHIN.as_nanos()).unwrap_or(u64::MAX),
+        })
+    };
+    services(root).map(export).collect()
+}
+
+pub(super) fn imports(root: &Root, store: &str) -> Json {
+    let import = |(subject, _): (String, bool)| json!({ "name": subject, "subject": subject, "account": store, "type": "service" });
+    services(root).map(import).collect()
 }
 
 /// What a role's key may sign: users with these permissions and no others.
@@ -98,13 +149,15 @@ pub(super) fn user(name: &str, key: &KeyPair, role: Role, account: &str) -> Clai
     claims(name, key, nats)
 }
 
-/// A user of the system account that may look up and push one account's JWT, and nothing else.
-pub(super) fn pusher(key: &KeyPair, system: &str, account: &str) -> Claims {
+/// A user of the system account that may look up and push these accounts' JWTs, and nothing else.
+pub(super) fn pusher(key: &KeyPair, system: &str, accounts: &[&str]) -> Claims {
+    let lookups = accounts.iter().map(|account| system::claims_lookup(account));
+    let publish: Vec<_> = lookups.chain([system::CLAIMS_UPDATE.to_owned()]).collect();
     let nats = json!({
         "type": "user",
         "version": 2,
         "issuer_account": system,
-        "pub": { "allow": [system::CLAIMS_UPDATE, system::claims_lookup(account)] },
+        "pub": { "allow": publish },
         "sub": { "allow": [system::INBOXES] },
         "subs": ANY,
         "data": ANY,
@@ -113,7 +166,8 @@ pub(super) fn pusher(key: &KeyPair, system: &str, account: &str) -> Claims {
     claims("authority", key, nats)
 }
 
-fn limits() -> Json {
+/// None; JetStream is only what an account has limits for.
+pub(super) fn limits() -> Json {
     json!({
         "subs": ANY, "data": ANY, "payload": ANY, "imports": ANY, "exports": ANY,
         "wildcards": true, "conn": ANY, "leaf": ANY,

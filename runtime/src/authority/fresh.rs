@@ -10,7 +10,7 @@ use nkeys::KeyPair;
 
 use super::{
     ACCOUNT_JWT, AUTHORITY_CONF, AuthorityError, CA, CA_KEY, OPERATOR_JWT, OPERATOR_SIGNING,
-    Record, SYSTEM_JWT, SYSTEM_SIGNING, at, certificate, claims,
+    Record, STORE, STORE_JWT, SYSTEM_JWT, SYSTEM_SIGNING, at, certificate, claims,
     private::{self, Others},
     read, server_config,
     user::key_of,
@@ -93,6 +93,7 @@ impl New<'_> {
         let system = new_key("keys/system.nk", KeyPair::new_account())?;
         let system_signing = new_key(SYSTEM_SIGNING, KeyPair::new_account())?;
         let account = new_key("keys/account.nk", KeyPair::new_account())?;
+        let store = new_key(STORE, KeyPair::new_account())?;
         let roles = Role::ALL
             .iter()
             .map(|role| Ok((*role, new_key(&key_of(*role), KeyPair::new_account())?)));
@@ -101,8 +102,9 @@ impl New<'_> {
         let operator_jwt =
             claims::operator(&plan.name, &operator, &signing, &system).sign(&operator);
         let system_jwt = claims::system_account(&system, &system_signing).sign(&signing);
-        let account_jwt =
-            claims::account(&account, &plan.root, plan.storage, &roles).sign(&signing);
+        let store_jwt = claims::store(&store, &plan.root, plan.storage).sign(&signing);
+        let store = store.public_key();
+        let account_jwt = claims::account(&account, &plan.root, &store, &roles).sign(&signing);
         let broker_dir = plan.broker_dir.clone().unwrap_or_else(|| dir.join("broker"));
         let data = plan.data_dir.clone().unwrap_or_else(|| broker_dir.join("data"));
         let broker = server_config::Broker {
@@ -112,13 +114,18 @@ impl New<'_> {
             port: plan.port,
             storage: plan.storage,
         };
-        let accounts =
-            [(&*system.public_key(), &*system_jwt), (&*account.public_key(), &*account_jwt)];
+        let authority = server_config::authority(
+            &operator_jwt,
+            (&system.public_key(), &system_jwt),
+            (&account.public_key(), &account_jwt),
+            Some((&store, &store_jwt)),
+        );
         for (name, text) in [
             (OPERATOR_JWT, &operator_jwt),
             (SYSTEM_JWT, &system_jwt),
             (ACCOUNT_JWT, &account_jwt),
-            (AUTHORITY_CONF, &server_config::authority(&operator_jwt, accounts)),
+            (STORE_JWT, &store_jwt),
+            (AUTHORITY_CONF, &authority),
             ("broker/nats-server.conf", &broker.server()),
         ] {
             let file = dir.join(name);
@@ -135,6 +142,7 @@ impl New<'_> {
             operator: operator.public_key(),
             system: system.public_key(),
             account: account.public_key(),
+            store: Some(store),
             users: Vec::new(),
         })
     }

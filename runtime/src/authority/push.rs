@@ -1,4 +1,4 @@
-//! Telling the broker: the account's JWT is pushed to its resolver, and streams are made.
+//! Telling the broker: the accounts' JWTs are pushed to its resolver, and streams are made.
 //!
 //! The resolver takes any account JWT, whoever signed it and however old it is, and a broker that
 //! starts with a bad one lets nobody in. So what is pushed is verified before, is newer than what
@@ -12,8 +12,8 @@ use nkeys::KeyPair;
 use serde::Deserialize;
 
 use super::{
-    ACCOUNT_JWT, AUTHORITY_CONF, Authority, AuthorityError, OPERATOR_JWT, SYSTEM_JWT,
-    SYSTEM_SIGNING, at, claims,
+    ACCOUNT_JWT, AUTHORITY_CONF, Authority, AuthorityError, OPERATOR_JWT, STORE_JWT, SYSTEM_JWT,
+    SYSTEM_SIGNING, at, claims, damaged,
     jwt::Claims,
     private::{self, Others},
     read, render, server_config,
@@ -35,7 +35,7 @@ pub struct Pushed {
 }
 
 impl Authority {
-    /// Gives the broker the account's JWT. It takes effect on live connections at once.
+    /// Gives the broker the accounts' JWTs. They take effect on live connections at once.
     ///
     /// # Errors
     ///
@@ -43,12 +43,18 @@ impl Authority {
     /// does not take it. Either way the change is kept here, and the next push has it.
     pub async fn push(&mut self, settings: &Settings) -> Result<Pushed, AuthorityError> {
         let key = KeyPair::new_user();
-        let mut claims = claims::pusher(&key, &self.record.system, &self.record.account);
+        let accounts = self.record.store.iter().chain([&self.record.account]);
+        let accounts: Vec<_> = accounts.map(String::as_str).collect();
+        let mut claims = claims::pusher(&key, &self.record.system, &accounts);
         claims.exp = Some(claims.iat + super::PASSING.as_secs());
         let jwt = claims.sign(&self.key(SYSTEM_SIGNING)?);
         let seed = key.seed().expect("a new key has its seed");
         let conn = self.as_user(settings, render(&jwt, &seed)).connect("jmp-bus admin").await?;
-        let pushed = self.push_over(&conn).await;
+        let pushed = async {
+            self.push_store(&conn).await?; // first: the account asks it for what it has to be
+            self.push_account(&conn).await
+        };
+        let pushed = pushed.await;
         conn.close().await;
         pushed
     }
@@ -72,9 +78,17 @@ impl Authority {
     pub(super) fn tell_new_brokers(&self, account_jwt: &str) -> Result<(), AuthorityError> {
         let jwt = |name: &str| read(&self.dir.join(name));
         let (operator, system) = (jwt(OPERATOR_JWT)?, jwt(SYSTEM_JWT)?);
-        let accounts = [(&*self.record.system, &*system), (&*self.record.account, account_jwt)];
+        let store = match &self.record.store {
+            Some(store) => Some((store, jwt(STORE_JWT)?)),
+            None => None,
+        };
         let file = self.dir.join(AUTHORITY_CONF);
-        let text = server_config::authority(&operator, accounts);
+        let text = server_config::authority(
+            &operator,
+            (&self.record.system, &system),
+            (&self.record.account, account_jwt),
+            store.as_ref().map(|(store, jwt)| (store.as_str(), jwt.as_str())),
+        );
         private::replace(&file, &text, Others::Nothing).map_err(at(&file))
     }
 
@@ -92,10 +106,23 @@ impl Authority {
         settings
     }
 
-    async fn push_over(&mut self, conn: &Conn) -> Result<Pushed, AuthorityError> {
+    /// Gives the broker the JWT of the store account, unless it has a later one.
+    async fn push_store(&self, conn: &Conn) -> Result<(), AuthorityError> {
+        let Some(store) = &self.record.store else { return Ok(()) };
+        let ours = read(&self.dir.join(STORE_JWT))?;
+        let claims = Claims::read(&ours).map_err(damaged(&self.dir.join(STORE_JWT)))?;
+        let there = self.look_up(conn, store).await?;
+        let there = there.and_then(|jwt| Claims::read(&jwt).ok());
+        if there.is_some_and(|there| there.iss == claims.iss && there.iat >= claims.iat) {
+            return Ok(());
+        }
+        accepted(&ask(conn, system::CLAIMS_UPDATE.to_owned(), Bytes::from(ours)).await?)
+    }
+
+    async fn push_account(&mut self, conn: &Conn) -> Result<Pushed, AuthorityError> {
         let mut pushed = Pushed::default();
         for _ in 0..ATTEMPTS {
-            let there = self.look_up(conn).await?;
+            let there = self.look_up(conn, &self.record.account).await?;
             let ours = read(&self.dir.join(ACCOUNT_JWT))?;
             if there.as_deref() == Some(ours.trim()) {
                 return Ok(pushed);
@@ -109,8 +136,8 @@ impl Authority {
         Err(AuthorityError::NotTaken { why })
     }
 
-    async fn look_up(&self, conn: &Conn) -> Result<Option<String>, AuthorityError> {
-        let answer = ask(conn, system::claims_lookup(&self.record.account), Bytes::new()).await?;
+    async fn look_up(&self, conn: &Conn, account: &str) -> Result<Option<String>, AuthorityError> {
+        let answer = ask(conn, system::claims_lookup(account), Bytes::new()).await?;
         let text = String::from_utf8_lossy(&answer).trim().to_owned();
         Ok(Some(text).filter(|text| !text.is_empty()))
     }

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-/// `authority.conf`: whom a broker believes. Every broker of a fleet includes it. Of the two
-/// accounts with their JWTs, the system's is first.
-pub(super) fn authority(operator_jwt: &str, accounts: [(&str, &str); 2]) -> String {
-    let [(system, system_jwt), (account, account_jwt)] = accounts;
+/// `authority.conf`: whom a broker believes. Every broker of a fleet includes it. An account is its
+/// public key and its JWT.
+pub(super) fn authority(
+    operator_jwt: &str,
+    (system, system_jwt): (&str, &str),
+    (account, account_jwt): (&str, &str),
+    store: Option<(&str, &str)>,
+) -> String {
+    let store = store.map(|(store, jwt)| format!("  {store}: \"{jwt}\"\n")).unwrap_or_default();
     format!(
         "# Whom the broker believes. Written by `jmp-bus admin`; every broker of the fleet has it.
 operator: \"{operator_jwt}\"
@@ -13,7 +18,7 @@ system_account: {system}
 # For a broker that knows none of them yet: what was pushed later is in the resolver's dir.
 resolver_preload {{
   {system}: \"{system_jwt}\"
-  {account}: \"{account_jwt}\"
+{store}  {account}: \"{account_jwt}\"
 }}
 # One JetStream for everybody, also behind a leaf node: its requests pass there only if both sides
 # say so. (nats-server warns of this line; it is right.)

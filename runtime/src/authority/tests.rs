@@ -127,7 +127,7 @@ fn what_the_operator_did_not_sign_is_never_believed() {
 fn a_role_is_outdated_when_its_permissions_are_not_this_programs() {
     let dir = tempfile::tempdir().unwrap();
     let mut authority = authority(dir.path());
-    assert_eq!(authority.outdated_roles().unwrap(), []);
+    assert!(authority.outdated().unwrap().is_empty());
     authority
         .sign_account(|claims| {
             let scopes = claims.nats["signing_keys"].as_array_mut().unwrap();
@@ -135,7 +135,44 @@ fn a_role_is_outdated_when_its_permissions_are_not_this_programs() {
             client["template"]["pub"]["allow"] = serde_json::json!(["x"]);
         })
         .unwrap();
-    assert_eq!(authority.outdated_roles().unwrap(), [Role::Client]);
-    authority.renew_roles().unwrap();
-    assert_eq!(authority.outdated_roles().unwrap(), []);
+    let client = Outdated { roles: vec![Role::Client], store: false };
+    assert_eq!(authority.outdated().unwrap(), client);
+    authority.renew().unwrap();
+    assert!(authority.outdated().unwrap().is_empty());
+}
+
+#[test]
+fn an_authority_of_a_time_without_a_store_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut authority = authority(dir.path());
+    let storage = authority.store_claims().unwrap().nats["limits"]["disk_storage"].clone();
+    authority.record.store = None;
+    authority
+        .sign_account(|claims| {
+            claims.nats.as_object_mut().unwrap().remove("imports");
+            claims.nats["limits"]["disk_storage"] = storage.clone();
+        })
+        .unwrap();
+    for file in [STORE, STORE_JWT] {
+        fs::remove_file(authority.dir.join(file)).unwrap();
+    }
+    assert_eq!(authority.outdated().unwrap(), Outdated { roles: vec![], store: true });
+    authority.renew().unwrap();
+    assert!(authority.outdated().unwrap().is_empty());
+    assert_eq!(authority.store_claims().unwrap().nats["limits"]["disk_storage"], storage);
+    let account = authority.account_claims().unwrap();
+    assert!(account.nats["limits"].get("disk_storage").is_none(), "JetStream is the store's");
+    let conf = fs::read_to_string(authority.dir.join(AUTHORITY_CONF)).unwrap();
+    assert!(conf.contains(&format!("  {}: ", authority.record.store.clone().unwrap())), "{conf}");
+}
+
+/// nats-server carries on with an answer under the subject that the broker made for it, as long as
+/// the import has a wildcard: the answer then matches nothing there. A literal one would take it.
+#[test]
+fn every_import_of_the_store_has_a_wildcard() {
+    let imports = claims::imports(&Root::default(), "A");
+    for import in imports.as_array().unwrap() {
+        let subject = import["subject"].as_str().unwrap();
+        assert!(subject.contains(['*', '>']), "{subject}");
+    }
 }

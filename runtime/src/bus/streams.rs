@@ -85,6 +85,14 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 6] {
     ]
 }
 
+/// What the streams of `root` capture, as patterns.
+pub(crate) fn captured(root: &Root) -> Vec<String> {
+    let subjects = |config: &Json| config["subjects"].as_array().cloned().unwrap_or_default();
+    let all = configurations(root, StreamsKeep::default()).into_iter();
+    let all = all.flat_map(|(_, config)| subjects(&config));
+    all.filter_map(|subject| subject.as_str().map(str::to_owned)).collect()
+}
+
 fn stream(name: &str, subjects: Vec<String>, per_subject: i64, duplicates: u64) -> Json {
     json!({
         "name": name,

@@ -2,16 +2,20 @@
 //! was made to publish. Each is dropped unread, and the exporter's log says so; what the broker
 //! can deny, it does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use anyhow::Context as _;
 use async_nats::{Client, HeaderMap};
 use bus_schema::{
-    DriverId, Path, codec,
+    DriverId, Path, Root, codec,
     permission::Role,
-    subject::{DriverVerb, ExporterVerb, FromClient, To},
+    subject::{DriverVerb, ExporterVerb, FromClient, Streams, To},
 };
 use bus_tests::{Deployment, TestDriver, bare_call, settled};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde_json::Value as Json;
+use tokio::time::timeout;
 
 use crate::{life, log};
 
@@ -36,8 +40,11 @@ struct Scene {
 
 impl Scene {
     async fn set() -> anyhow::Result<Self> {
+        Self::on(Deployment::start().await?).await
+    }
+
+    async fn on(deployment: Deployment) -> anyhow::Result<Self> {
         log::keep();
-        let deployment = Deployment::start().await?;
         let driver = TestDriver::new(deployment.dir.path().join("count"));
         let exporter = life::serve(&deployment, "bench", driver).await?;
         let alice = deployment.nats(Role::Client, "alice").await?;
@@ -118,6 +125,166 @@ async fn what_jetstream_is_made_to_publish_is_dropped_and_logged() -> anyhow::Re
     assert!(scene.dropped("it has no reply subject") >= 5, "{}", log::all());
     scene.exporter.shutdown(GRACE).await?;
     Ok(())
+}
+
+/// What JetStream has, as an admin sees it: the last message of each subject of each stream.
+async fn stored(
+    deployment: &Deployment,
+) -> anyhow::Result<BTreeMap<String, BTreeMap<String, Bytes>>> {
+    let admin = deployment.nats(Role::Admin, "root").await?;
+    let inbox = "jmp.v1.i.root.1.0000000000000001";
+    let mut answers = admin.subscribe(inbox).await?;
+    let mut ask = async |subject: String, body: &str| {
+        let body = Bytes::from(body.to_owned());
+        admin.publish_with_reply(subject, inbox, body).await?;
+        let answer = timeout(GRACE, answers.next()).await?.context("the connection is closed")?;
+        anyhow::Ok(answer.payload)
+    };
+    let mut all = BTreeMap::new();
+    let names: Json = serde_json::from_slice(&ask("$JS.API.STREAM.NAMES".to_owned(), "").await?)?;
+    for name in names["streams"].as_array().context("no streams")? {
+        let name = name.as_str().context("a stream has a name")?;
+        let info = ask(Streams::info(name), r#"{"subjects_filter":">"}"#).await?;
+        let info: Json = serde_json::from_slice(&info)?;
+        let mut messages = BTreeMap::new();
+        for (subject, _) in info["state"]["subjects"].as_object().into_iter().flatten() {
+            let last = ask(Streams::direct_get(name, subject), "").await?;
+            messages.insert(subject.clone(), last);
+        }
+        all.insert(name.to_owned(), messages);
+    }
+    Ok(all)
+}
+
+/// JetStream answers where its asker says; what it is made to say there is neither obeyed nor
+/// stored: it has an account of its own, into which nothing of its own comes back.
+#[tokio::test]
+async fn what_jetstream_is_made_to_publish_is_no_request_and_no_record() -> anyhow::Result<()> {
+    let scene = Scene::set().await?;
+    let eve = scene.deployment.nats(Role::Observer, "eve").await?;
+    nothing_comes_of_lures(&scene, [&scene.alice, &eve, &scene.rogue]).await?;
+    scene.exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// An answer that a leaf hears is a message from the hub there, and no answer of JetStream.
+#[tokio::test]
+async fn nor_is_it_where_a_leaf_hears_it() -> anyhow::Result<()> {
+    let (deployment, leaf) = Deployment::start_with_leaf().await?;
+    let scene = Scene::on(deployment).await?;
+    let eve = scene.deployment.nats(Role::Observer, "eve").await?;
+    let at_leaf = async |role, name| scene.deployment.nats_at(&leaf, role, name).await;
+    let alice = at_leaf(Role::Client, "alice").await?;
+    let (far_eve, rogue) =
+        (at_leaf(Role::Observer, "eve").await?, at_leaf(Role::Exporter, "rogue").await?);
+    let linked = async {
+        while !has_come_back(&alice, "jmp.v1.i.alice.1").await? {}
+        anyhow::Ok(())
+    };
+    timeout(GRACE, linked).await.context("the leaf is not linked")??;
+    nothing_comes_of_lures(&scene, [&scene.alice, &eve, &scene.rogue]).await?;
+    nothing_comes_of_lures(&scene, [&alice, &far_eve, &rogue]).await?;
+    scene.exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+/// Whether JetStream answers; it has dealt with what was asked before then.
+async fn has_come_back(asker: &Client, inbox: &str) -> anyhow::Result<bool> {
+    let reply = format!("{inbox}.00000000000000aa");
+    let mut answers = asker.subscribe(reply.clone()).await?;
+    let get = Streams::direct_get("jmp_registry", "jmp.v1.x.bench.presence");
+    asker.publish_with_reply(get, reply, Bytes::new()).await?;
+    let answer = timeout(GRACE, answers.next()).await?.context("the connection is closed")?;
+    Ok(answer.status.is_none())
+}
+
+/// Makes JetStream say everything that it can be made to say, everywhere where it would be heard.
+async fn nothing_comes_of_lures(
+    scene: &Scene,
+    [alice, eve, rogue]: [&Client; 3],
+) -> anyhow::Result<()> {
+    let root = &scene.deployment.root;
+    // What the accomplice stores is what JetStream would be asked for, or what would be recorded.
+    let record = "jmp.v1.x.rogue.tree.0";
+    let mine = r#"{"name":"mine","subjects":["mine.>"]}"#;
+    scene.say(&scene.rogue, record, "jmp.v1.ix.rogue.1.2", mine).await?;
+    scene.settle().await?;
+    let before = stored(&scene.deployment).await?;
+    assert_eq!(before.len(), 6, "{before:?}");
+
+    let registry = Streams::of(root).registry;
+    let (many, last) =
+        (Streams::direct_get_many(&registry), Streams::direct_get(&registry, record));
+    let none = Streams::direct_get(&registry, "jmp.v1.x.rogue.tree.1");
+    for lure in &lures(root, before.keys()) {
+        for who in [alice, eve] {
+            for body in [
+                format!(r#"{{"last_by_subj":"{record}"}}"#),
+                format!(r#"{{"last_by_subj":"{record}","no_hdr":true}}"#),
+                format!(r#"{{"multi_last":["{record}"]}}"#),
+                r#"{"multi_last":["jmp.v1.x.none.>"]}"#.to_owned(),
+                r#"{"next_by_subj":"jmp.v1.x.none.>"}"#.to_owned(),
+                "garbage".to_owned(),
+            ] {
+                scene.say(who, &many, lure, body).await?;
+            }
+        }
+        for who in [alice, eve, rogue] {
+            scene.say(who, &last, lure, "").await?;
+            scene.say(who, &last, lure, r#"{"no_hdr":true}"#).await?;
+            scene.say(who, &none, lure, "").await?;
+        }
+        // An acknowledgement, and a refusal.
+        scene.say(rogue, record, lure, mine).await?;
+        let mut impossible = HeaderMap::new();
+        impossible.insert("Nats-Expected-Last-Subject-Sequence", "999999");
+        let body = Bytes::from_static(mine.as_bytes());
+        let refused = rogue.publish_with_reply_and_headers(record, lure.clone(), impossible, body);
+        refused.await?;
+    }
+    assert!(has_come_back(alice, "jmp.v1.i.alice.1").await?);
+    assert!(has_come_back(eve, "jmp.v1.i.eve.1").await?);
+    rogue.flush().await?;
+    scene.settle().await?;
+    // The first to look comes behind what the broker still had to do for the lures.
+    stored(&scene.deployment).await?;
+    let after = stored(&scene.deployment).await?;
+    let names = |all: &BTreeMap<String, BTreeMap<String, Bytes>>| {
+        let of = |(stream, subjects): (&String, &BTreeMap<String, Bytes>)| {
+            (stream.clone(), subjects.keys().cloned().collect::<Vec<_>>())
+        };
+        all.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&before), names(&after));
+    for (subject, last) in after.values().flatten().filter(|(subject, _)| *subject != record) {
+        // Messages of the protocol begin with its version; JetStream says JSON, or nothing.
+        assert_eq!(last.first(), Some(&1), "{subject}: {last:?}");
+    }
+    Ok(())
+}
+
+/// Where JetStream would be obeyed, or recorded as somebody's word.
+fn lures<'s>(root: &Root, streams: impl Iterator<Item = &'s String>) -> Vec<String> {
+    let mut lures = vec!["$JS.API.STREAM.CREATE.mine".to_owned(), "$JS.API.INFO".to_owned()];
+    for stream in streams {
+        lures.extend(["DELETE", "PURGE"].map(|verb| format!("$JS.API.STREAM.{verb}.{stream}")));
+    }
+    let digest = "0".repeat(64);
+    let records = [
+        "x.bench.presence",
+        "x.bench.tree.7",
+        "x.bench.board",
+        "x.bench.event.lease",
+        "x.bench.log.exporter",
+        "x.bench.out.bob.1.1.1.1",
+        &format!("x.bench.interface.{digest}"),
+        &format!("f.bob.m.{digest}"),
+        &format!("f.bob.b.{digest}.0"),
+        "x.other.presence",
+        "a.place.rig",
+    ];
+    lures.extend(records.map(|record| format!("{root}.v1.{record}")));
+    lures
 }
 
 #[tokio::test]

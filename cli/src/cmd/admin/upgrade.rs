@@ -1,4 +1,4 @@
-//! `jmp-bus admin upgrade`: gives the roles the permissions of this version.
+//! `jmp-bus admin upgrade`: gives roles and accounts what this version needs.
 
 use runtime::Authority;
 use serde_json::json;
@@ -6,8 +6,8 @@ use serde_json::json;
 use super::{broker, push::tell};
 use crate::{advice::CliError, session::Session};
 
-/// Give each role the permissions that this version of jmp-bus needs. The broker drops the
-/// connections of roles that change; they come back by themselves.
+/// Give each role the permissions, and JetStream the account, that this version of jmp-bus needs.
+/// The broker drops the connections of roles that change; they come back by themselves.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cmd {
     /// Do it. Without this, what would change is shown.
@@ -21,25 +21,41 @@ impl Cmd {
         session: &Session,
         mut authority: Authority,
     ) -> Result<(), CliError> {
-        let roles = authority.outdated_roles()?;
-        let words: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-        let done = self.yes && !roles.is_empty();
+        let outdated = authority.outdated()?;
+        let done = self.yes && !outdated.is_empty();
         if done {
-            authority.renew_roles()?;
+            authority.renew()?;
             let pushed = authority.push(&broker(session)?).await.map_err(CliError::NotPushed)?;
             tell(session, &pushed);
         }
-        let data = json!({ "roles": words, "done": done });
-        let text = || match (roles.is_empty(), done) {
-            (true, _) => "every role has the permissions of this version\n".to_owned(),
-            (false, true) => format!("changed: {}\n", words.join(", ")),
-            (false, false) => {
-                let words = words.join(", ");
-                format!(
-                    "would change: {words}; their connections are dropped and come back (--yes)\n"
-                )
+        let words: Vec<_> = outdated.roles.iter().map(|role| role.as_str()).collect();
+        let data = json!({ "roles": words, "store": outdated.store, "done": done });
+        session.out.document(&data, || shown(&words, outdated.store, done)).await
+    }
+}
+
+fn shown(roles: &[&str], store: bool, done: bool) -> String {
+    let mut text = String::new();
+    if !roles.is_empty() {
+        let roles = roles.join(", ");
+        text += &match done {
+            true => format!("changed: {roles}\n"),
+            false => format!(
+                "would change: {roles}; their connections are dropped and come back (--yes)\n"
+            ),
+        };
+    }
+    if store {
+        text += match done {
+            true => "JetStream has moved: make its streams by `jmp-bus admin streams`\n",
+            false => {
+                "would move JetStream to an account of its own, where its streams are made anew \
+                 (--yes); see deploy/README.md\n"
             }
         };
-        session.out.document(&data, text).await
+    }
+    match text.is_empty() {
+        true => "the broker's accounts are those of this version\n".to_owned(),
+        false => text,
     }
 }
