@@ -14,6 +14,7 @@ use std::{
 };
 
 use async_nats::{ConnectErrorKind, ConnectOptions, HeaderMap, StatusCode, connection::State};
+use bus_schema::{ExporterName, Root, subject::Inbox};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::{
@@ -179,9 +180,15 @@ impl Incoming {
         self.0.status.map(|status| status.as_u16())
     }
 
-    /// Whether JetStream, rather than the peer that the subject names, made this be published.
+    /// Whether this answer is a stored message: then JetStream said it, whoever's it is.
     pub(crate) fn is_from_jetstream(&self) -> bool {
         self.header("Nats-Stream").is_some()
+    }
+
+    /// Whether `exporter` said this, which its subject names: its reply subject is an inbox of that
+    /// exporter. JetStream can be made to publish on any subject, and names no such reply subject.
+    pub(crate) fn is_of(&self, exporter: &ExporterName, root: &Root) -> bool {
+        self.reply().is_some_and(|reply| Inbox::is_of_exporter(reply, root, exporter))
     }
 }
 
@@ -316,6 +323,17 @@ impl Conn {
         self.connected().await;
         let sent = self.nats.publish_with_reply(subject.into(), reply.into(), payload);
         sent.await.map_err(|_| BusError::Closed)
+    }
+
+    /// Publishes what has no answer, with the [mark](bus_schema::subject::Inbox::mark_of_exporter)
+    /// of whoever says it. Cancel safe, as [`publish`](Self::publish).
+    pub(crate) async fn say(
+        &self,
+        subject: impl Into<Subject>,
+        mark: &Subject,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        self.request(subject, mark.clone(), payload).await
     }
 
     /// Publishes with headers, for JetStream and for the service API's errors.

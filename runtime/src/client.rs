@@ -36,7 +36,7 @@ pub use self::{
 };
 use crate::{
     Found, Settings,
-    bus::{Bus, BusError, Conn, random},
+    bus::{Bus, BusError, Conn, Subject, random},
     stream::{Budget, Switchboard},
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct Inner {
     /// The exporter that it is a hook of: it hears no other.
     pub(crate) only: Option<ExporterName>,
     pub(crate) inbox: Inbox,
+    /// The reply subject of what has no answer.
+    pub(crate) mark: Subject,
     pub(crate) bus: Bus,
     pub(crate) calls: Calls,
     pub(crate) mailroom: Mailroom,
@@ -109,6 +111,10 @@ impl Client {
     ) -> Result<Self, BusError> {
         let bus = Bus::connect(settings, &format!("jmp-bus client {name}")).await?;
         let stop = CancellationToken::new();
+        let mark = match &only {
+            Some(exporter) => Inbox::mark_of_exporter(&root, exporter),
+            None => Inbox::mark_of_client(&root, &name),
+        };
         let inner = Arc::new(Inner {
             calls: Calls::new(session),
             mailroom: Mailroom::default(),
@@ -124,6 +130,7 @@ impl Client {
             session,
             only,
             inbox,
+            mark: mark.into(),
             bus,
             stop,
         });

@@ -299,9 +299,11 @@ impl Watch {
                         Ok(FromExporter::Presence(exporter)) => exporter,
                         _ => continue,
                     };
-                    // A record that JetStream was made to publish is no word of the exporter.
-                    let presence = decode(&message).filter(|p| p.exporter == exporter);
-                    if let (Some(presence), false) = (presence, message.is_from_jetstream()) {
+                    let presence = decode(&message).filter(|presence| {
+                        presence.exporter == exporter
+                            && message.is_of(&exporter, self.client.root())
+                    });
+                    if let Some(presence) = presence {
                         self.take(presence);
                     }
                 }

@@ -250,10 +250,9 @@ impl<T: Numbered> Tail<T> {
 
     /// A message that came live. Behind a gap it waits: what is missing may be stored.
     fn hear(&mut self, message: Incoming) {
-        let forged =
-            message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery);
         let said = read::<T>(&self.client, message.subject(), &message);
-        let Some(said) = said.filter(|_| !forged) else { return };
+        let is_genuine = |said: &Said<T>| message.is_of(&said.exporter, self.client.root());
+        let Some(said) = said.filter(is_genuine) else { return };
         if self.places.is_behind_a_gap(&said) {
             self.held = Some(message);
             self.read_again();

@@ -3,6 +3,9 @@
 use super::{VERSION, behind};
 use crate::{ClientName, ExporterName, Incarnation, Root, Session};
 
+/// The token of an inbox that is no session's and no incarnation's.
+const MARK: &str = "_";
+
 /// Inboxes: where answers go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inbox(String);
@@ -26,6 +29,17 @@ impl Inbox {
     /// The inboxes of all runs of one exporter.
     pub(super) fn all_of_exporter(root: &Root, exporter: &str) -> String {
         format!("{root}.{VERSION}.ix.{exporter}.>")
+    }
+
+    /// The reply subject of what exporter says without wanting an answer: nobody listens there, and
+    /// it shows whose word it is. What JetStream is made to publish has no reply subject of ours.
+    pub fn mark_of_exporter(root: &Root, exporter: &ExporterName) -> String {
+        format!("{root}.{VERSION}.ix.{exporter}.{MARK}")
+    }
+
+    /// The same of a client.
+    pub fn mark_of_client(root: &Root, client: &ClientName) -> String {
+        format!("{root}.{VERSION}.i.{client}.{MARK}")
     }
 
     /// The subject for one answer. `token` is fresh and random: a guessable one can be forged.

@@ -67,9 +67,4 @@ impl Streams {
     pub fn purge(stream: &str) -> String {
         format!("$JS.API.STREAM.PURGE.{stream}")
     }
-
-    /// Whether a reply subject is JetStream's own, so that the message was a delivery.
-    pub fn is_delivery(reply: &str) -> bool {
-        reply.starts_with("$JS.")
-    }
 }

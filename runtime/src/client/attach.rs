@@ -258,11 +258,11 @@ impl Attached {
             }
             message = async { live.as_mut().expect("guarded").next().await }, if live.is_some() => {
                 let Some(message) = message else { return Came::Nothing };
-                if message.is_from_jetstream() {
-                    return Came::Nothing;
-                }
                 match (FromExporter::read(&root, message.subject()), Data::decode(message.payload())) {
-                    (Ok(FromExporter::Out(record)), Ok(data)) if record.exporter == self.subject.exporter => {
+                    (Ok(FromExporter::Out(record)), Ok(data))
+                        if record.exporter == self.subject.exporter
+                            && message.is_of(&record.exporter, &root) =>
+                    {
                         Came::Record(record.number, Box::new(data))
                     }
                     _ => Came::Nothing,

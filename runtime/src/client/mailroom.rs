@@ -12,7 +12,7 @@ use std::{
 use bus_schema::{
     ClientName, ExporterName, StreamId,
     message::{Replies, ResetCode},
-    subject::{ExporterVerb, FromExporter, Inbox, Streams, To},
+    subject::{ExporterVerb, FromExporter, Inbox, To},
 };
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -482,24 +482,20 @@ fn on_replies(inner: &Inner, answer: &Incoming) -> Option<()> {
 
 /// A message of an open stream. Only the exporter that the stream was opened at is heard.
 fn on_stream(inner: &Inner, message: Incoming) -> Option<()> {
-    if message.is_from_jetstream() {
-        return None;
-    }
+    let is_of = |exporter| message.is_of(exporter, &inner.root);
     match FromExporter::read(&inner.root, message.subject()).ok()? {
-        FromExporter::Ctl(exporter, _, _, id) => {
+        FromExporter::Ctl(exporter, _, _, id) if is_of(&exporter) => {
             let heard = inner.switchboard.control(id, exporter.as_str(), message.payload());
             if heard == Heard::NoStream {
                 let subject = inner.subject(&exporter, To::Stream(ExporterVerb::Ctl, id));
-                let control = inner.control().clone();
-                inner.tasks.spawn(async move { control.publish(subject, no_stream()).await });
+                let (control, mark) = (inner.control().clone(), inner.mark.clone());
+                inner.tasks.spawn(async move { control.say(subject, &mark, no_stream()).await });
             }
         }
-        FromExporter::Down(exporter, _, _, id) => {
+        FromExporter::Down(exporter, _, _, id) if is_of(&exporter) => {
             inner.switchboard.data(id, exporter.as_str(), message.payload());
         }
-        FromExporter::Out(record) => {
-            // Its reply subject is the exporter's, for JetStream's acknowledgement.
-            message.reply().is_none_or(|reply| !Streams::is_delivery(reply)).then_some(())?;
+        FromExporter::Out(record) if is_of(&record.exporter) => {
             let id = inner.mailroom.lock().calls.get(&record.counter).copied()?;
             inner.switchboard.data(id, record.exporter.as_str(), message.payload());
         }

@@ -114,6 +114,7 @@ pub(crate) async fn speak(
     let line = Line {
         control: inner.control().clone(),
         bulk: inner.bulk().await?.clone(),
+        mark: inner.mark.clone(),
         ctl: inner.subject(exporter, To::Stream(ExporterVerb::Ctl, stream)),
         data,
     };

@@ -29,7 +29,7 @@ use super::{
     tree::Slots,
 };
 use crate::{
-    bus::{Bus, Conn, Incoming, random},
+    bus::{Bus, Conn, Incoming, Subject, random},
     stream::{Budget, DataLine, Flow, Line, PeerWatch, PipeDirection, PipeEnd, Pump, Switchboard},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) root: Root,
     pub(crate) name: ExporterName,
     pub(crate) incarnation: Incarnation,
+    /// The reply subject of what has no answer.
+    pub(crate) mark: Subject,
     pub(crate) host: String,
     pub(crate) started: Instant,
     pub(crate) bus: Bus,
@@ -85,6 +87,7 @@ impl Core {
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
+            mark: Inbox::mark_of_exporter(&root, &name).into(),
             root,
             name,
             incarnation,
@@ -276,6 +279,7 @@ impl Core {
         let line = Line {
             control: self.control().clone(),
             bulk: self.bulk.clone(),
+            mark: self.mark.clone(),
             ctl: ctl.under(&self.root),
             data,
         };

@@ -7,7 +7,7 @@ use bus_schema::{
     AdminAction, AdminAsk, Administered, ClientName, LeaseAsk, Leased, Refusal, RefusalCode, codec,
     limits::ASK_IDS_MAX,
     message::{Ask, Cancel, Ping, Pong, Told, Unknown},
-    subject::{ExporterVerb, FromClient, FromExporter, Streams, To},
+    subject::{ExporterVerb, FromClient, FromExporter, To},
 };
 use bytes::Bytes;
 
@@ -53,13 +53,9 @@ pub(crate) async fn desk(core: Arc<Core>, verb: ExporterVerb, mut messages: Subs
 
 /// Why a message is not from whom it seems to be, if it is not.
 fn suspicion(core: &Core, message: &Incoming) -> Option<&'static str> {
-    if message.is_from_jetstream() || message.reply().is_some_and(Streams::is_delivery) {
-        return Some("JetStream was made to publish it");
-    }
-    let Ok(FromClient { client, to, .. }) = FromClient::read(&core.root, message.subject()) else {
+    let Ok(FromClient { client, .. }) = FromClient::read(&core.root, message.subject()) else {
         return Some("its subject is not of the protocol");
     };
-    let To::Exporter(_) = to else { return None }; // it has the id of its stream instead
     let Some(reply) = message.reply() else { return Some("it has no reply subject") };
     (!core.may_answer(&client, reply)).then_some("its reply subject is not the client's")
 }
@@ -101,7 +97,7 @@ async fn tell(
         Heard::Ignored => None,
         Heard::NoStream => {
             let ctl = FromExporter::Ctl(core.name.clone(), client.clone(), id.session(), id);
-            core.control().publish(ctl.under(&core.root), no_stream()).await.ok()
+            core.control().say(ctl.under(&core.root), &core.mark, no_stream()).await.ok()
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use bus_schema::{
     CallId, ClientName, Failure, Method, Refusal, RefusalCode,
     message::Form,
-    subject::{CLAIMANT, DriverVerb, FromClient, Spoken, SpokenTo, Streams, SubjectError},
+    subject::{CLAIMANT, DriverVerb, FromClient, Spoken, SpokenTo, SubjectError},
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -153,9 +153,6 @@ impl Gate {
         message: &'m Incoming,
     ) -> Result<Envelope<'m>, &'static str> {
         let reply = message.reply_subject().ok_or("it has no reply subject")?;
-        if message.is_from_jetstream() || Streams::is_delivery(reply.as_str()) {
-            return Err("JetStream was made to publish it");
-        }
         const FOREIGN: &str = "its subject is not of the protocol";
         let (client, verb, method) = match Spoken::read(&self.core.root, message.subject()) {
             Ok(Spoken { client, to: SpokenTo::Driver(verb, id, method), .. }) if id == slot.id => {

@@ -98,7 +98,7 @@ impl Poster {
         let incarnation = self.core.incarnation;
         let message = LogLines { incarnation, first, path: path.to_owned(), lines };
         let subject = FromExporter::Log(self.core.name.clone(), source).under(&self.core.root);
-        self.core.bulk.publish(subject, codec::encode(&message)).await?;
+        self.core.bulk.say(subject, &self.core.mark, codec::encode(&message)).await?;
         *next += count;
         Ok(())
     }

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::core::Core;
 use crate::{
-    bus::{BusError, Conn, Incoming, random},
+    bus::{BusError, Conn, Incoming, Subject, random},
     stream::{Chunk, DataLine, Record},
 };
 
@@ -111,6 +111,7 @@ pub(crate) struct Recorder {
     subject: OutRecord,
     /// Where records go that are not recorded any more.
     down: String,
+    mark: Subject,
     inbox: Inbox,
     /// De-duplication is per stream, and a guessable id could be used up by somebody else.
     nonce: u64,
@@ -141,6 +142,7 @@ impl Recorder {
         };
         Self {
             conn: core.bulk.clone(),
+            mark: core.mark.clone(),
             root: core.root.clone(),
             subject: OutRecord {
                 exporter: core.name.clone(),
@@ -211,7 +213,7 @@ impl Record for Recorder {
                 state.is_closed()
             };
             if live_only {
-                return self.conn.publish(self.down.clone(), chunk.message.clone()).await;
+                return self.conn.say(self.down.clone(), &self.mark, chunk.message.clone()).await;
             }
             if self.lock().records.insert(chunk.number, chunk.message.clone()).is_none() {
                 self.stuck_since = Instant::now();

@@ -55,11 +55,9 @@ impl BoardWatch {
     pub async fn next(&mut self) -> Option<(ExporterName, Board)> {
         loop {
             let message = self.live.next().await?;
-            // A record that JetStream was made to publish is no word of the exporter.
-            let board = match message.is_from_jetstream() {
-                true => None,
-                false => self.registry.board(message.subject(), &message),
-            };
+            let board = self.registry.board(message.subject(), &message);
+            let board =
+                board.filter(|(exporter, _)| message.is_of(exporter, self.registry.0.root()));
             if board.is_some() {
                 return board;
             }

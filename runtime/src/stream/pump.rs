@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chunk, PipeEnd, pipe_end::Next, switchboard::Switchboard};
-use crate::bus::{BusError, Conn};
+use crate::bus::{BusError, Conn, Subject};
 
 /// A peer that is behind is given this long before it is asked again: the data may be on its way.
 const BEHIND: Duration = Duration::from_millis(100);
@@ -22,6 +22,8 @@ const LINGER: Duration = Duration::from_secs(3);
 pub(crate) struct Line {
     pub(crate) control: Conn,
     pub(crate) bulk: Conn,
+    /// The reply subject of whoever speaks here.
+    pub(crate) mark: Subject,
     /// The subject of control messages.
     pub(crate) ctl: String,
     pub(crate) data: DataLine,
@@ -205,9 +207,10 @@ impl Pump {
 
     async fn publish(&mut self, chunk: &Chunk) -> Result<(), BusError> {
         self.broker().await?;
-        match &mut self.line.data {
+        let Line { bulk, mark, data, .. } = &mut self.line;
+        match data {
             DataLine::Subject(subject) => {
-                self.line.bulk.publish(subject.clone(), chunk.message.clone()).await
+                bulk.say(subject.clone(), mark, chunk.message.clone()).await
             }
             DataLine::Records(record) => record.publish(chunk).await,
             DataLine::Nowhere => Ok(()),
@@ -241,7 +244,7 @@ impl Pump {
 
     async fn control(&self, message: bytes::Bytes) -> Result<(), BusError> {
         self.broker().await?;
-        self.line.control.publish(self.line.ctl.clone(), message).await
+        self.line.control.say(self.line.ctl.clone(), &self.line.mark, message).await
     }
 
     async fn alive(&self, ask_again: bool) -> Result<(), BusError> {

@@ -2,20 +2,28 @@
 //! was made to publish. Each is dropped unread, and the exporter's log says so; what the broker
 //! can deny, it does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use async_nats::{Client, HeaderMap};
 use bus_schema::{
-    DriverId, Path, Root, codec,
+    Board, DriverId, Event, EventKind, Path, Presence, Root, State, codec,
+    message::Data,
     permission::Role,
-    subject::{DriverVerb, ExporterVerb, FromClient, Streams, To},
+    subject::{DriverVerb, ExporterVerb, FromClient, FromExporter, Streams, SubjectSet, To},
 };
-use bus_tests::{Deployment, TestDriver, bare_call, settled};
+use bus_tests::{Deployment, TestDriver, TestDriverClient, bare_call, settled};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use runtime::{Change, LeaseRequest, Since, Tail};
 use serde_json::Value as Json;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use crate::{life, log};
 
@@ -285,6 +293,107 @@ fn lures<'s>(root: &Root, streams: impl Iterator<Item = &'s String>) -> Vec<Stri
     ];
     lures.extend(records.map(|record| format!("{root}.v1.{record}")));
     lures
+}
+
+/// Nor is it the word of the one whom its subject names, for those who hear it live. The attackers
+/// know all that can be known: an observer tells them which streams there are.
+#[tokio::test]
+async fn what_jetstream_is_made_to_publish_is_nobodys_word() -> anyhow::Result<()> {
+    let scene = Scene::set().await?;
+    let root = &scene.deployment.root;
+    let eve = scene.deployment.nats(Role::Observer, "eve").await?;
+    let mut seen = eve.subscribe(SubjectSet::OfExporters.pattern(root, "")).await?;
+    settled(&eve, "jmp.v1.i.eve.1.1".to_owned()).await?;
+
+    // What bob hears: of exporters, of what happens, and of a stream of his.
+    let bob = life::client(&scene.deployment, Role::Client, "bob").await?;
+    let mut exporters = bob.registry().watch().await?;
+    let mut boards = bob.registry().watch_boards().await?;
+    let mut events = bob.follow_events(None, Since::Ever).await?;
+    let here = exporters.next().await.context("bench is there")?;
+    let Change::Here(presence) = here else { anyhow::bail!("{here:?}") };
+    let up = next(&mut events).await?;
+    let bench = TestDriverClient::new(bob.driver(&"bench".parse()?));
+    let mut stream = bench.reflect().await?;
+    let mut heard = [0; 5];
+    stream.write_all(b"hello").await?;
+    stream.read_exact(&mut heard).await?;
+    let down = async {
+        loop {
+            let message = seen.next().await.context("the connection is closed")?;
+            match FromExporter::read(root, &message.subject) {
+                Ok(FromExporter::Down(_, _, _, id)) => return anyhow::Ok((message.subject, id)),
+                _ => continue,
+            }
+        }
+    };
+    let (down, id) = timeout(GRACE, down).await??;
+
+    let of_bob = FromClient {
+        client: "bob".parse()?,
+        exporter: "bench".parse()?,
+        to: To::Stream(ExporterVerb::Up, id),
+    };
+    let data = Data { at: 5, data: "FORGED".into(), ..Data::default() };
+    let left = Presence { state: State::Left, beat: presence.beat + 1, ..presence };
+    let event = Event { number: up.number + 1, reason: "FORGED".to_owned(), ..up };
+    let incarnation = event.incarnation;
+    let board = Board { incarnation, required: true, units: Vec::new(), at: None, more: 0 };
+    let forged = [
+        (of_bob.under(root), data.encode()),
+        (down.to_string(), data.encode()),
+        (format!("{root}.v1.x.bench.presence"), codec::encode(&left)),
+        (format!("{root}.v1.x.bench.event.{}", event.kind), codec::encode(&event)),
+        (format!("{root}.v1.x.bench.board"), codec::encode(&board)),
+    ];
+    let record = "jmp.v1.x.rogue.tree.0";
+    let get = Streams::direct_get("jmp_registry", record);
+    for (subject, message) in &forged {
+        scene.say(&scene.rogue, record, "jmp.v1.ix.rogue.1.2", message.clone()).await?;
+        settled(&scene.rogue, "jmp.v1.ix.rogue.1.1".to_owned()).await?;
+        scene.say(&scene.alice, &get, subject, r#"{"no_hdr":true}"#).await?;
+        scene.say(&scene.alice, &get, subject, "").await?;
+        assert!(has_come_back(&scene.alice, "jmp.v1.i.alice.1").await?);
+    }
+    // Eve, who believes everything, did see them: all but what goes to the exporter.
+    let mut lured = BTreeSet::new();
+    while lured.len() < forged.len() - 1 {
+        let message = timeout(GRACE, seen.next()).await?.context("the connection is closed")?;
+        let is_lured = |(subject, body): &&(String, Bytes)| {
+            *subject == *message.subject && *body == message.payload
+        };
+        lured.extend(forged.iter().find(is_lured).map(|(subject, _)| subject));
+    }
+
+    // What comes next is true.
+    stream.write_all(b"world").await?;
+    stream.read_exact(&mut heard).await?;
+    assert_eq!(&heard, b"world");
+    let lease = bob.lease(&"bench".parse()?, &LeaseRequest::default()).await?;
+    let granted = next(&mut events).await?;
+    assert_eq!((granted.kind, granted.reason.contains("FORGED")), (EventKind::LeaseGranted, false));
+    let (_, leased) = timeout(GRACE, boards.next()).await?.context("a board was shown")?;
+    assert_ne!(leased, board);
+    drop(lease);
+    bob.close().await;
+    let name = scene.exporter.name().clone();
+    scene.exporter.shutdown(GRACE).await?;
+    let changes = async {
+        loop {
+            match exporters.next().await {
+                Some(Change::Gone(..)) | None => return,
+                Some(Change::Changed(presence)) => assert_eq!(presence.exporter, name),
+                Some(Change::Here(presence)) => panic!("it was gone before: {presence:?}"),
+            }
+        }
+    };
+    timeout(GRACE, changes).await?;
+    Ok(())
+}
+
+async fn next(events: &mut Tail<Event>) -> anyhow::Result<Event> {
+    let said = timeout(GRACE, events.next()).await??;
+    Ok(said.context("the connection is closed")?.message)
 }
 
 #[tokio::test]

@@ -213,14 +213,12 @@ pub(super) async fn answer(
 
 /// News of a ticket. One that nobody here knows is given back: its owner has left.
 pub(crate) fn on_news(inner: &Inner, message: Incoming) -> Option<()> {
-    if message.is_from_jetstream() {
-        return None;
-    }
     let FromExporter::Lease(exporter, _, session) =
         FromExporter::read(&inner.root, message.subject()).ok()?
     else {
         return None;
     };
+    message.is_of(&exporter, &inner.root).then_some(())?;
     let LeaseNews { ticket, number, now } = codec::decode(message.payload()).ok()?;
     (ticket.session() == session).then_some(())?;
     let known = {

@@ -480,7 +480,8 @@ impl Keeper {
     async fn send(&self, subject: String, message: Bytes) {
         if self.core.control().is_connected() {
             // What is lost is asked for again, or told again.
-            let _ = timeout(SEND_WITHIN, self.core.control().publish(subject, message)).await;
+            let said = self.core.control().say(subject, &self.core.mark, message);
+            let _ = timeout(SEND_WITHIN, said).await;
         }
     }
 
