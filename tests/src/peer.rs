@@ -57,6 +57,22 @@ impl Peer {
         Inbox::of_client(&self.root, &client, bus_schema::Session(token.0)).token(token.1)
     }
 
+    /// The mark of whoever speaks on `subject`.
+    pub fn mark(&self, subject: &str) -> String {
+        let rest = subject.strip_prefix(&format!("{}.v1.", self.root)).expect("of the protocol");
+        let mut tokens = rest.split('.');
+        let (class, name) = (tokens.next().expect("a class"), tokens.next().expect("a name"));
+        match class {
+            "x" => Inbox::mark_of_exporter(&self.root, &name.parse().expect("a name")),
+            _ => Inbox::mark_of_client(&self.root, &name.parse().expect("a name")),
+        }
+    }
+
+    /// Says something that is not answered, as whoever speaks on `subject`.
+    pub async fn tell(&self, subject: &str, body: impl Into<Bytes>) -> anyhow::Result<()> {
+        self.send(subject, Some(&self.mark(subject)), None, body).await
+    }
+
     /// Listens.
     pub async fn listen(&self, subject: &str) -> anyhow::Result<Subscriber> {
         let messages = self.nats.subscribe(subject.to_owned()).await?;

@@ -152,6 +152,10 @@ class Client:
     def subject(self, verb, driver="_", last="_"):
         return f"{self.base}.c.{self.name}.{verb}.{self.exporter}.{driver}.{last}"
 
+    def say(self, subject, payload):
+        """What is not answered, with the mark of this client."""
+        self.nats.publish(subject, payload, f"{self.base}.i.{self.name}._")
+
     def driver(self, path=""):
         return str(uuid.uuid5(NAMESPACE, self.exporter + ("/" + path if path else "")))
 
@@ -167,7 +171,7 @@ class Client:
 
     def dispatch(self, subject, reply, headers, payload):
         tokens = subject.split(".")
-        if "Nats-Stream:" in headers or (reply or "").startswith("$JS.") or tokens[2] != "x":
+        if tokens[2] != "x" or not (reply or "").startswith(f"{self.base}.ix.{tokens[3]}."):
             return
         if tokens[4] == "lease":
             self.news.append(read(payload, LEASE_NEWS))
@@ -252,7 +256,7 @@ class Stream:
             body["sent"] = len(self.sent)
         if self.finished == "sent":
             body["finished"] = True
-        self.client.nats.publish(self.ctl, message(ACK, body))
+        self.client.say(self.ctl, message(ACK, body))
 
     def publish(self, at):
         up = self.client.subject("up", "_", self.id)
@@ -261,10 +265,10 @@ class Stream:
             self.wait(lambda: at + len(chunk) <= self.limit)
             if self.reset is not None:
                 return
-            self.client.nats.publish(up, message(DATA, {"at": at, "data": chunk}))
+            self.client.say(up, message(DATA, {"at": at, "data": chunk}))
             at += len(chunk)
         if self.finished:
-            self.client.nats.publish(up, message(DATA, {"at": at, "end": {"bytes": at}}))
+            self.client.say(up, message(DATA, {"at": at, "end": {"bytes": at}}))
 
     def write(self, raw):
         at, self.sent = len(self.sent), self.sent + raw

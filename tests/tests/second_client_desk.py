@@ -76,8 +76,8 @@ def the_examples_are_what_is_said(server, token, root, exporter, incarnation):
     up, ctl, down = (f"{base}.{way}.{stream}" for way in
                      (f"c.alice.up.{exporter}._", f"x.{exporter}.ctl.alice.{alice.session}",
                       f"x.{exporter}.down.alice.{alice.session}"))
-    nats.publish(up, hi)
-    nats.publish(up, end)
+    alice.say(up, hi)
+    alice.say(up, end)
     wanted = {(ctl, acked), (down, hi_back), (down, end_back)}
     while wanted:
         subject, _, _, payload = nats.next()
@@ -86,7 +86,7 @@ def the_examples_are_what_is_said(server, token, root, exporter, incarnation):
         # It may acknowledge what it has so far, too.
         assert (subject, payload) in wanted or subject == ctl and payload[1] == ACK, (subject, payload.hex(" "))
         wanted.discard((subject, payload))
-    nats.publish(f"{base}.c.alice.ctl.{exporter}._.{stream}", ack)
+    alice.say(f"{base}.c.alice.ctl.{exporter}._.{stream}", ack)
 
 
 # --- the registry ----------------------------------------------------------------------------
@@ -306,14 +306,14 @@ def streams_over_the_limits_are_refused(client, drivers, method, most):
         assert len(streams) <= most + 256, "nothing is refused"
     assert all(refusal["code"] == "busy" for refusal in refused), refused[0]
     for stream in streams:
-        client.nats.publish(stream.ctl, message(RESET, {"code": "cancelled"}))
+        client.say(stream.ctl, message(RESET, {"code": "cancelled"}))
     while True:  # until they have all gone
         stream = Stream(client)
         body = {"id": client.next_id(), "stream": stream.id, "credit": 16384}
         opened = read(client.ask(client.subject("open", drivers[0], method), message(OPEN, body))[1], OPENED)
         if "open" in opened:
             break
-    client.nats.publish(stream.ctl, message(RESET, {"code": "cancelled"}))
+    client.say(stream.ctl, message(RESET, {"code": "cancelled"}))
     return len(streams) - len(refused), refused[0]
 
 

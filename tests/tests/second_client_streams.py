@@ -22,7 +22,7 @@ def credit_is_kept_and_goes_on(client, driver):
     stream.still = False
     stream.ack()
     stream.wait(lambda: len(stream.received) > 500_000)
-    client.nats.publish(stream.ctl, message(RESET, {"code": "cancelled", "text": "enough"}))
+    client.say(stream.ctl, message(RESET, {"code": "cancelled", "text": "enough"}))
     outcome, _ = client.call(driver, "echo", ["after it"])
     assert "result" in outcome
 
@@ -59,7 +59,7 @@ def lies_are_reset(client, driver):
         ("ctl", b"\x01\x13\x80"),
     ]:
         stream = client.open(driver, "reflect", [])
-        client.nats.publish(client.subject(verb, "_", stream.id), lie)
+        client.say(client.subject(verb, "_", stream.id), lie)
         stream.wait(lambda: False)
         assert stream.reset["code"] == "protocol", (verb, lie[:40], stream.reset)
 
@@ -139,7 +139,7 @@ def a_streaming_call_is_recorded_and_replayed(client, root, driver, exporter):
     opened = read(client.ask(client.subject("open", driver, "flood"), message(OPEN, body))[1], OPENED)
     assert opened["open"]["item"] == "bytes", opened
     counter = client.counter
-    client.nats.publish(detached.ctl, message(RESET, {"code": "cancelled"}))
+    client.say(detached.ctl, message(RESET, {"code": "cancelled"}))
     del client.streams[detached.id]
     ask = message(3, {"ids": [body["id"]]})
     while read(client.ask(client.subject("ask"), ask)[1], 4)["calls"] != ["done"]:

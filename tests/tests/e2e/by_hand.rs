@@ -52,7 +52,7 @@ async fn a_peer_that_never_sent_what_it_says_it_sent_is_asked_once_a_second() ->
 
     let boast = Ack { limit: 1 << 19, sent: 100, finished: true, ..Ack::default() };
     let ctl = peer.say("bob", To::Stream(ExporterVerb::Ctl, stream));
-    peer.send(&ctl, None, None, codec::encode(&boast)).await?;
+    peer.tell(&ctl, codec::encode(&boast)).await?;
     let until = Instant::now() + Duration::from_millis(3_500);
     let mut asked = Vec::new();
     while let Ok(Some(message)) = timeout_at(until, acks.next()).await {

@@ -127,11 +127,11 @@ async fn what_jetstream_was_made_to_publish_is_no_event() -> anyhow::Result<()> 
         })
     };
     peer.send(&subject, Some("$JS.ACK.x"), None, event(0, EventKind::ExporterUp)).await?;
-    peer.send(&subject, None, None, "no event").await?;
-    let mut headers = async_nats::HeaderMap::new();
-    headers.insert("Nats-Stream", "x");
-    peer.send(&subject, None, Some(headers), event(1, EventKind::ExporterUp)).await?;
-    peer.send(&subject, None, None, event(2, EventKind::ExporterUp)).await?;
+    peer.tell(&subject, "no event").await?;
+    peer.send(&subject, None, None, event(1, EventKind::ExporterUp)).await?;
+    let others = peer.mark(&subject.replace(".bench.", ".rogue."));
+    peer.send(&subject, Some(&others), None, event(1, EventKind::ExporterUp)).await?;
+    peer.tell(&subject, event(2, EventKind::ExporterUp)).await?;
     peer.nats.flush().await?;
     assert_eq!(next(&mut follower).await?.message.number, 2);
     Ok(())

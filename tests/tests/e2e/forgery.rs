@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use bus_schema::{
     ExporterName, codec,
     message::{Ask, Call, Reset, ResetCode},
@@ -73,11 +72,6 @@ async fn what_jetstream_was_made_to_publish_is_dropped() -> anyhow::Result<()> {
     let seen = wire.next().await.expect("a message");
     assert!(seen.payload.starts_with(b"{"), "{seen:?}");
 
-    // The header alone.
-    let reply = peer.inbox("bob");
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Stream", "x");
-    peer.send(&subject, Some(&reply), Some(headers), bare_call()).await?;
     peer.nats.flush().await?;
 
     settle(&lab, "bob").await?;
@@ -109,13 +103,28 @@ async fn a_stream_hears_nobody_but_its_exporter() -> anyhow::Result<()> {
     let rogue: ExporterName = "rogue".parse()?;
     let ctl = FromExporter::Ctl(rogue.clone(), client.clone(), session, id);
     let down = FromExporter::Down(rogue, client, session, id);
-    peer.send(&ctl.under(&lab.root), None, None, reset.clone()).await?;
-    peer.send(&down.under(&lab.root), None, None, data.encode()).await?;
+    let [ctl, down] = [ctl, down].map(|subject| subject.under(&lab.root));
+    peer.tell(&ctl, reset.clone()).await?;
+    peer.tell(&down, data.encode()).await?;
+    // Nor does what nobody says, on the subjects of its exporter.
+    let [ctl, down] = [ctl, down].map(|subject| subject.replace(".rogue.", ".bench."));
+    let rogue = peer.mark(&format!("{}.v1.x.rogue", lab.root));
+    for reply in [None, Some("$JS.ACK.x"), Some("_INBOX.x"), Some(&*rogue)] {
+        peer.send(&ctl, reply, None, reset.clone()).await?;
+        peer.send(&down, reply, None, data.encode()).await?;
+    }
     // And another client cannot speak on it to the exporter.
     let ctl = peer.say("bob", To::Stream(ExporterVerb::Ctl, id));
     let up = peer.say("bob", To::Stream(ExporterVerb::Up, id));
-    peer.send(&ctl, None, None, reset).await?;
-    peer.send(&up, None, None, data.encode()).await?;
+    peer.tell(&ctl, reset.clone()).await?;
+    peer.tell(&up, data.encode()).await?;
+    // Nor does what JetStream was made to publish as the client's own.
+    let [ctl, up] = [ctl, up].map(|subject| subject.replace(".c.bob.", ".c.alice."));
+    let bobs = peer.inbox("bob");
+    for reply in [None, Some("$JS.ACK.x"), Some(&*bobs)] {
+        peer.send(&ctl, reply, None, reset.clone()).await?;
+        peer.send(&up, reply, None, data.encode()).await?;
+    }
     peer.nats.flush().await?;
     settle(&lab, "bob").await?;
     stream.write_all(b"c").await?;

@@ -150,7 +150,11 @@ async fn garbage_on_every_subject_of_the_protocol_harms_nothing() -> anyhow::Res
     let bodies = garbage(&samples);
     for row in &rows {
         let subject = names.subject(row);
-        let reply = row.contains(".c.C.").then(|| peer.inbox("bob"));
+        let reply = match row {
+            row if row.contains(".c.C.") => Some(peer.inbox("bob")),
+            row if row.contains(".x.E.") => Some(peer.mark(&subject)),
+            _ => None,
+        };
         for body in &bodies {
             peer.send(&subject, reply.as_deref(), None, body.clone()).await?;
         }
