@@ -47,7 +47,7 @@ fn shown(roles: &[&str], store: bool, done: bool) -> String {
     }
     if store {
         text += match done {
-            true => "JetStream has moved: make its streams by `jmp-bus admin streams`\n",
+            true => "JetStream moves when the broker is restarted; then: jmp-bus admin streams\n",
             false => {
                 "would move JetStream to an account of its own, where its streams are made anew \
                  (--yes); see deploy/README.md\n"
