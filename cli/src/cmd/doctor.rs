@@ -179,10 +179,35 @@ fn line(check: &Check) -> String {
     line
 }
 
-/// `2.11.4` as far as it matters; `None` if it is something else, such as a build of one's own.
-fn parsed(version: &str) -> Option<Version> {
-    let mut numbers = version.split('.').map(str::parse);
-    Some(Version { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
+/// The oldest nats-server that keeps apart whom it knows: an older one publishes what it traces of
+/// a message (`Nats-Trace-Dest`) wherever its sender likes. 2.12.5 does, by a test of ours.
+const ENFORCES_SINCE: [u32; 3] = [2, 12, 6];
+
+/// `2.12.6` or `2.15.0-dev`; `None` if it is something else, such as a build of one's own.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let mut numbers = version.split(['.', '-']).map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some([next()?, next()?, next()?])
+}
+
+/// Whether the broker is new enough, for one that knows its users or for one that does not.
+fn version(found: &str, knows_users: bool) -> Check {
+    let shown = format!("nats-server {found}");
+    let Some([major, minor, patch]) = numbers(found) else { return Check::ok("version", shown) };
+    let of = |numbers: [u32; 3]| numbers.map(|number| number.to_string()).join(".");
+    if (Version { major, minor }) < NATS_SERVER_MIN {
+        let newer = format!("install nats-server {NATS_SERVER_MIN} or later");
+        Check::bad("version", shown, newer)
+    } else if knows_users && [major, minor, patch] < ENFORCES_SINCE {
+        let newer = format!("have the operator install nats-server {}", of(ENFORCES_SINCE));
+        Check::bad(
+            "version",
+            format!("{shown} lets anybody publish what it traces anywhere"),
+            newer,
+        )
+    } else {
+        Check::ok("version", shown)
+    }
 }
 
 /// What the broker says of itself. Whoever `is_known` looks for the streams, too.
@@ -198,14 +223,7 @@ fn server(settings: &Settings, info: &ServerInfo, is_known: bool, checks: &mut V
             "give it a `tls` block, as `jmp-bus admin init` writes it",
         ),
     });
-    checks.push(match parsed(version) {
-        Some(parsed) if parsed < NATS_SERVER_MIN => Check::bad(
-            "version",
-            format!("nats-server {version}"),
-            format!("install nats-server {NATS_SERVER_MIN} or later"),
-        ),
-        _ => Check::ok("version", format!("nats-server {version}")),
-    });
+    checks.push(self::version(version, is_known));
     checks.push(match (jetstream, is_known) {
         (true, _) => Check::ok("jetstream", "on"),
         (false, true) => Check::ok("jetstream", "not here: a leaf node's is the hub's"),
@@ -256,5 +274,26 @@ async fn exporters(client: &Client, checks: &mut Vec<Check>) {
                 format!("look at `jmp-bus serve` on {}", presence.host),
             ),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn an_old_broker_is_told_of_and_one_that_knows_its_users_must_be_newer() {
+        for (found, anybodys, ours) in [
+            ("2.10.29", false, false),
+            ("2.11.0", true, false),
+            ("2.12.5", true, false),
+            ("2.12.6", true, true),
+            ("2.15.0-dev", true, true),
+            ("3.0.0", true, true),
+            ("own", true, true),
+        ] {
+            assert_eq!(version(found, false).ok, anybodys, "{found}");
+            assert_eq!(version(found, true).ok, ours, "{found}");
+        }
     }
 }

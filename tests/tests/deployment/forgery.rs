@@ -242,6 +242,12 @@ async fn nothing_comes_of_lures(
             scene.say(who, &last, lure, r#"{"no_hdr":true}"#).await?;
             scene.say(who, &none, lure, "").await?;
         }
+        // What the broker traces of a message, where its sender wants it.
+        for (who, subject) in [(alice, "jmp.v1.i.alice.1.2"), (rogue, record)] {
+            let mut trace = HeaderMap::new();
+            trace.insert("Nats-Trace-Dest", lure.as_str());
+            who.publish_with_headers(subject, trace, Bytes::from_static(mine.as_bytes())).await?;
+        }
         // An acknowledgement, and a refusal.
         scene.say(rogue, record, lure, mine).await?;
         let mut impossible = HeaderMap::new();
