@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Mutex,
@@ -55,16 +54,17 @@ impl Deployment {
 
     /// Makes one that is the hub of a leaf, as `deploy/nats` has both.
     pub async fn start_with_leaf() -> anyhow::Result<(Self, Leaf)> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let hub = Self::start_as("hub.conf", |broker| {
             let (tls, file) = (broker.join("tls"), broker.join("hub.conf"));
             let (certificate, key) = (tls.join("server.pem"), tls.join("server.key"));
-            let leaves = format!(
-                "leafnodes {{ listen: \"127.0.0.1:{port}\", tls {{ cert_file: {certificate:?}, key_file: {key:?} }} }}"
-            );
+            let tls = format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}");
+            let leaves = format!("leafnodes {{ listen: \"127.0.0.1:-1\", {tls} }}");
             Ok(fs::write(file, format!("include \"nats-server.conf\"\n{leaves}\n"))?)
         })
         .await?;
+        let log = hub.log();
+        let said = log.split("leafnode connections on 127.0.0.1:").nth(1);
+        let port = said.and_then(|port| port.lines().next()).context("the hub has no leaf port")?;
         let (authority, dir) = (hub.dir.path().join("authority"), hub.dir.path().join("leaf"));
         fs::create_dir(&dir)?;
         fs::copy(authority.join("broker/authority.conf"), dir.join("authority.conf"))?;

@@ -229,15 +229,28 @@ impl Brokers {
 
     /// Runs a command until it goes well.
     async fn until_ok(&self, make: impl Fn() -> Command) -> String {
+        let last = std::cell::RefCell::new(None);
         let trying = async {
             loop {
                 let ran = run(&mut make()).await;
                 if ran.code == Some(0) {
                     return ran.out;
                 }
+                last.replace(Some(ran));
             }
         };
-        timeout(PATIENCE, trying).await.expect("it goes well in the end")
+        match timeout(PATIENCE, trying).await {
+            Ok(out) => out,
+            Err(_) => panic!("it does not go well: {:?}\n{}", last.take(), self.log()),
+        }
+    }
+
+    /// What the brokers had to complain of.
+    fn log(&self) -> String {
+        let read = |node| fs::read_to_string(self.home.path().join(format!("node-{node}/log")));
+        let logs = (0..self.brokers.len()).map(|node| read(node).unwrap_or_default());
+        let is_bad = |line: &&str| line.contains("[ERR]") || line.contains("[FTL]");
+        logs.map(|log| log.lines().filter(is_bad).collect::<Vec<_>>().join("\n")).collect()
     }
 
     fn command(&self, url: &str, args: &[&str]) -> Command {
