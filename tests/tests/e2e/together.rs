@@ -237,6 +237,36 @@ async fn what_is_none_in_a_message_of_calls_is_dropped_and_the_rest_counts() -> 
 }
 
 #[tokio::test]
+async fn code_that_blocks_delays_nothing_that_came_together_with_it() -> anyhow::Result<()> {
+    let lab = Lab::new().await?;
+    let (driver, exporter) = boards(&lab).await?;
+    let peer = lab.peer().await?;
+    let tail = |path: &str, method: &str| {
+        let path: Path = path.parse().expect("a path");
+        format!("{}.{method}", DriverId::at(exporter.name(), &path))
+    };
+    let call = |counter, args: &'static [u8]| {
+        let id = Some(CallId { session: Session(9), counter });
+        codec::encode(&Call { id, args: Bytes::from_static(args), ..Call::default() })
+    };
+    let (blocked, counted) = ("0000000000000001", "0000000000000002");
+    let calls = vec![
+        (tail("a", "block"), blocked.to_owned(), call(1, b"\x91\xa1x")),
+        (tail("b", "count"), counted.to_owned(), call(2, b"\x90")),
+    ];
+    let mut answers = send(&peer, calls).await?;
+    for token in [counted, blocked] {
+        let answer = tokio::time::timeout(GRACE, answers.next()).await?.expect("an answer");
+        let outcome = Reply::decode(&answer.payload)?.outcome;
+        assert!(matches!(outcome, Outcome::Result(_)), "{outcome:?}");
+        assert_eq!(Inbox::split(&answer.subject).expect("tokens").1, token);
+        driver.release.add_permits(1);
+    }
+    exporter.shutdown(GRACE).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn more_calls_than_may_wait_at_a_driver_are_told_that_it_is_busy() -> anyhow::Result<()> {
     let lab = Lab::new().await?;
     let (driver, exporter) = boards(&lab).await?;
