@@ -139,6 +139,8 @@ async fn zeros_of_an_image_are_zeros_on_a_medium_that_had_something_there() -> R
 async fn a_file_without_a_size_is_replaced_by_the_image_and_stays_sparse() -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let disk = Disk::of(None).await?;
+    let before = disk.storage.write(Lend::bytes(image(40 * MIB)), 0, true).await?;
+    assert_eq!(before.bytes, 40 * MIB as u64);
     let path = disk.path.with_file_name("image");
     let file = std::fs::File::create(&path)?;
     file.set_len(64 * MIB as u64)?;

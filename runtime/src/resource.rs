@@ -22,6 +22,7 @@ use bus_schema::{
     ClientName, Describe, Failure, Lent, LentFrom, Packing, RawResource, Sha256, Type,
 };
 use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::{mpsc, oneshot},
@@ -144,6 +145,11 @@ impl Resource {
     /// [`ResourceError`]; then what was read before is worthless.
     pub async fn next(&mut self) -> Result<Option<Extent>, ResourceError> {
         std::future::poll_fn(|cx| self.poll_extent(cx)).await
+    }
+
+    /// The next run of bytes, if it is here: an error is left to [`next`](Self::next).
+    pub fn ready(&mut self) -> Option<Extent> {
+        self.next().now_or_never()?.ok()?
     }
 
     fn poll_open(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), ResourceError>> {

@@ -11,6 +11,11 @@ use super::{Written, medium::Medium, meter::Meter};
 
 /// Bytes that are read from a medium at once.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Extents that are written at once, if they are there.
+const RUN_MAX: usize = 16;
+/// What was written is brought onto the medium in such steps, while more is on its way: progress is
+/// that of the medium, and not of the host's memory, but for two of them.
+const SYNC_BYTES: u64 = 16 << 20;
 /// Zeros that are hashed at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -27,46 +32,50 @@ pub(crate) async fn write(
     if let Some(bytes) = info.bytes {
         medium.check_room(offset, bytes)?; // before anything is overwritten
     }
-    if offset == 0 {
-        medium.replace()?;
-    }
     let medium = Arc::new(medium);
     let doing = meter.begin("write", info.bytes);
     // What is lent with its digest has it when its end has come: to hash it again takes longer than
     // to write it.
     let known = source.sha256().filter(|_| info.packing == Packing::None);
-    let (mut at, mut holes, mut sha256) = (offset, 0, Sha256::new(&SHA256));
-    while let Some(extent) = source.next().await? {
-        let (len, to) = (extent.len(), medium.clone());
-        let written = cx.blocking(move || {
-            match &extent {
-                Extent::Data(bytes) => {
-                    if known.is_none() {
-                        sha256.update(bytes);
-                    }
-                    to.write(bytes, at)?;
-                }
-                Extent::Hole(zeros) => {
-                    if known.is_none() {
-                        update_zeros(&mut sha256, *zeros);
-                    }
-                    to.zero(at, *zeros)?;
-                }
+    let mut hasher = known.is_none().then(|| Sha256::new(&SHA256));
+    let (mut at, mut holes, mut synced, mut syncing) = (offset, 0, offset, None);
+    while let Some(first) = source.next().await? {
+        // What is here goes along: to change threads may take longer than to write.
+        let mut run = vec![first];
+        while run.len() < RUN_MAX
+            && let Some(extent) = source.ready()
+        {
+            run.push(extent);
+        }
+        holes += run.iter().filter(|extent| is_hole(extent)).map(Extent::len).sum::<u64>();
+        let (to, hashed) = (medium.clone(), hasher.take());
+        (at, hasher) = cx.blocking(move || write_run(&to, &run, at, hashed)).await?;
+        if at - synced >= SYNC_BYTES {
+            if let Some(before) = syncing.take() {
+                before.await?;
             }
-            Ok::<_, Fault>((sha256, matches!(extent, Extent::Hole(_))))
-        });
-        let was_hole;
-        (sha256, was_hole) = written.await?;
-        holes += if was_hole { len } else { 0 };
-        at += len;
+            let to = medium.clone();
+            syncing = Some(cx.blocking(move || to.sync_data()));
+            synced = at;
+        }
         doing.at(at - offset);
         stop_if_cancelled(cx, "write", at - offset)?;
     }
     drop(doing);
+    if let Some(before) = syncing {
+        before.await?; // an error is told once, and this may be who is told
+    }
     let syncing = medium.clone();
-    cx.blocking(move || syncing.sync()).await?;
-    let (bytes, sha256) =
-        (at - offset, known.map_or_else(|| hex(sha256), |known| known.to_string()));
+    let ended = cx.blocking(move || {
+        if offset == 0 {
+            syncing.end_at(at)?;
+        }
+        syncing.sync()
+    });
+    ended.await?;
+    let bytes = at - offset;
+    let sha256 = hasher.map(hex).or(known.map(|known| known.to_string()));
+    let sha256 = sha256.expect("it was hashed unless it was known");
     if verify {
         medium.forget_cache();
         let there = hash(cx, meter, "verify", &medium, offset, bytes).await?;
@@ -77,6 +86,33 @@ pub(crate) async fn write(
         }
     }
     Ok(Written { bytes, holes, sha256, verified: verify })
+}
+
+/// Writes the next extents of an image. Gives where they end.
+fn write_run(
+    to: &Medium,
+    run: &[Extent],
+    mut at: u64,
+    mut hasher: Option<Sha256>,
+) -> Result<(u64, Option<Sha256>), Fault> {
+    for extent in run {
+        match extent {
+            Extent::Data(bytes) => {
+                hasher.iter_mut().for_each(|sha256| sha256.update(bytes));
+                to.write(bytes, at)?;
+            }
+            Extent::Hole(zeros) => {
+                hasher.iter_mut().for_each(|sha256| update_zeros(sha256, *zeros));
+                to.zero(at, *zeros)?;
+            }
+        }
+        at += extent.len();
+    }
+    Ok((at, hasher))
+}
+
+fn is_hole(extent: &Extent) -> bool {
+    matches!(extent, Extent::Hole(_))
 }
 
 /// The part of a medium that is asked for, or to its end.

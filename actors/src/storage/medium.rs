@@ -121,11 +121,12 @@ impl Medium {
         }
     }
 
-    /// Makes room for an image that replaces what is there.
-    pub(crate) fn replace(&self) -> Result<(), Fault> {
+    /// Ends a file that an image of `bytes` has replaced. It is written over and cut afterwards:
+    /// giving its blocks back, only to ask for others, takes longer than to write them.
+    pub(crate) fn end_at(&self, bytes: u64) -> Result<(), Fault> {
         match self.capacity {
             Some(_) => Ok(()),
-            None => self.file.set_len(0).map_err(|error| self.fault("truncate", 0, &error)),
+            None => self.file.set_len(bytes).map_err(|error| self.fault("truncate", bytes, &error)),
         }
     }
 
@@ -181,6 +182,11 @@ impl Medium {
         }
         into.truncate(len);
         Ok(into)
+    }
+
+    /// Waits until the bytes that were written are on the medium.
+    pub(crate) fn sync_data(&self) -> Result<(), Fault> {
+        self.file.sync_data().map_err(|error| self.fault("sync", 0, &error))
     }
 
     /// Waits until everything is on the medium.

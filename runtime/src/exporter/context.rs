@@ -125,13 +125,15 @@ impl Context {
         }
     }
 
-    /// Runs code that blocks on a thread of its own. The turn, if the operation holds it, is kept
-    /// until that code has really ended, even if the operation is cancelled meanwhile.
-    pub async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> T {
-        self.0.blocking(work).await
+    /// Runs code that blocks on a thread of its own: it begins at once, and is waited for by who
+    /// wants what it gives. The turn, if the operation holds it, is kept until that code has really
+    /// ended, even if the operation is cancelled meanwhile.
+    pub fn blocking<T, F>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.0.blocking(work)
     }
 }
 
