@@ -158,14 +158,6 @@ impl Incoming {
         std::mem::take(&mut self.0.payload)
     }
 
-    /// A message of the same sender that came within this one.
-    pub(crate) fn part(&self, payload: Bytes) -> Self {
-        let subject = self.0.subject.clone();
-        let length = payload.len();
-        let (reply, headers, status, description) = (None, None, None, None);
-        Self(async_nats::Message { subject, reply, payload, headers, status, description, length })
-    }
-
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.0.headers.as_ref()?.get(name).map(|value| value.as_str())
     }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod calls;
+mod delivery;
 mod driver;
 mod error;
 mod items;

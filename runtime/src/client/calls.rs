@@ -112,9 +112,11 @@ impl Calls {
         let counter = calls.next.fetch_add(1, Ordering::Relaxed);
         open.calls.insert(counter, None);
         let beside = open.calls.len();
+        let done_below = open.calls.first_key_value().map_or(counter, |(first, _)| *first);
         drop(open);
         CallGuard {
             beside,
+            done_below,
             inner,
             exporter,
             id: CallId { session: calls.session, counter },
@@ -130,6 +132,9 @@ pub(crate) struct CallGuard<'a> {
     pub(crate) id: CallId,
     /// How many calls were open when it began, with it.
     pub(crate) beside: usize,
+    /// The lowest counter that was still waited for then. Later it may be higher: to say so could
+    /// only let the exporter forget a little sooner.
+    pub(crate) done_below: u64,
     cancel_on_drop: bool,
 }
 
@@ -149,14 +154,8 @@ impl CallGuard<'_> {
         self.inner.calls.lock().calls.insert(self.id.counter, Some(sent));
     }
 
-    /// The lowest counter that is still waited for.
-    pub(crate) fn done_below(&self) -> u64 {
-        let open = self.inner.calls.lock();
-        open.calls.first_key_value().map_or(self.id.counter, |(first, _)| *first)
-    }
-
     /// It was answered: nothing is left to cancel.
-    pub(crate) fn answered(mut self) {
+    pub(crate) fn answered(&mut self) {
         self.cancel_on_drop = false;
     }
 }

@@ -105,7 +105,9 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) enum Letter {
     /// An answer to the request.
-    Answer(Incoming),
+    Answer(Box<Incoming>),
+    /// The answer to a call, which came together with others.
+    Reply(Bytes),
     /// What asking about the call found out.
     News(News),
     /// The broker did not let the request through.
@@ -171,8 +173,8 @@ impl PostBox {
     pub(crate) async fn next(&mut self) -> Result<Incoming, BusError> {
         loop {
             match self.letter().await {
-                Letter::Answer(answer) => return Ok(answer),
-                Letter::News(_) | Letter::Unpacked => {}
+                Letter::Answer(answer) => return Ok(*answer),
+                Letter::Reply(_) | Letter::News(_) | Letter::Unpacked => {} // this is no call
                 Letter::Denied(denial) => return Err(self.denied(denial)),
                 Letter::TurnedAway(why) => return Err(why.into()),
             }
@@ -461,7 +463,7 @@ fn on_answer(inner: &Inner, answer: Incoming) -> Option<()> {
         inner.mailroom.unpack_all_of(pack);
         return Some(());
     }
-    letters.push(Letter::Answer(answer))
+    letters.push(Letter::Answer(Box::new(answer)))
 }
 
 /// Answers to several calls.
@@ -475,7 +477,7 @@ fn on_replies(inner: &Inner, answer: &Incoming) -> Option<()> {
     let waiting: Vec<_> = waiting.collect();
     drop(boxes);
     for (letters, reply) in waiting {
-        letters.push(Letter::Answer(answer.part(reply))); // full: a repeat of what is there already
+        letters.push(Letter::Reply(reply)); // full: a repeat of what is there already
     }
     Some(())
 }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::{
     CallError, DriverRef, Inner, ItemBytes,
     calls::Calls,
-    driver::Timing,
+    delivery::{Delivery, Timing},
     driver::check_name,
     parts::{plug, speak},
 };
@@ -128,9 +128,9 @@ impl DriverRef {
             })
         };
         let limit = self.deadline_for(declared);
-        let answer = self.deliver(guard, DriverVerb::Open, method, limit, make).await;
-        let opened = answer.and_then(|answer| {
-            codec::decode(answer.payload()).map_err(|e| CallError::Garbled(e.to_string()))
+        let mut delivery = Delivery::new(self, guard, DriverVerb::Open, method, limit, make);
+        let opened = delivery.answer().await.and_then(|answer| {
+            codec::decode(&answer).map_err(|e| CallError::Garbled(e.to_string()))
         });
         let address = || self.shown();
         let opened = match opened {
