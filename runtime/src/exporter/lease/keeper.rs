@@ -14,9 +14,8 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use tokio::{
-    runtime::{Handle, RuntimeFlavor},
     sync::{mpsc, oneshot},
-    task::{JoinHandle, block_in_place, spawn_blocking, yield_now},
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -361,12 +360,8 @@ impl Keeper {
         if self.journal.is_none() {
             self.show_board().await; // it is all that the next run will know: before it is answered
         }
-        let answered = !answers.is_empty();
         for answer in answers {
             self.send(answer.reply, answer.message).await;
-        }
-        if answered {
-            yield_now().await; // they go out first: the runtime would run the connection after this
         }
         for effect in effects {
             self.carry_out_one(effect).await;
@@ -399,14 +394,14 @@ impl Keeper {
         }
         let Some(mut journal) = self.journal.take() else { return Ok(()) };
         let rewrite = (self.broken.is_some() || journal.is_long()).then(|| self.book.summary());
-        let (journal, written) = blocking(move || {
+        let written = tokio::task::spawn_blocking(move || {
             let written = match rewrite {
                 Some(summary) => journal.rewrite(&summary),
                 None => journal.append(&entries),
             };
             (journal, written)
-        })
-        .await;
+        });
+        let (journal, written) = written.await.expect("a write does not panic");
         self.journal = Some(journal);
         match written {
             Ok(()) => {
@@ -506,15 +501,6 @@ impl Keeper {
         self.board = BoardShown { record: shown, at: Instant::now() };
         let subject = FromExporter::Board(self.core.name.clone()).under(&self.core.root);
         self.send(subject, codec::encode(&board)).await;
-    }
-}
-
-/// Runs what blocks: on this thread, where another can take over what else it has to do. To wake
-/// one for the work, and be woken after it, may take longer than the work.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => block_in_place(work),
-        _ => spawn_blocking(work).await.expect("a write does not panic"),
     }
 }
 
