@@ -361,7 +361,7 @@ impl Keeper {
             self.show_board().await; // it is all that the next run will know: before it is answered
         }
         for answer in answers {
-            self.send(answer.reply, answer.message).await;
+            self.send(self.core.control().publish(answer.reply, answer.message)).await;
         }
         for effect in effects {
             self.carry_out_one(effect).await;
@@ -474,14 +474,18 @@ impl Keeper {
     async fn news(&self, client: ClientName, news: LeaseNews) {
         let session = news.ticket.session();
         let subject = FromExporter::Lease(self.core.name.clone(), client, session);
-        self.send(subject.under(&self.core.root), codec::encode(&news)).await;
+        self.say(subject.under(&self.core.root), codec::encode(&news)).await;
     }
 
-    async fn send(&self, subject: String, message: Bytes) {
+    /// Says what has no answer, and is none.
+    async fn say(&self, subject: String, message: Bytes) {
+        self.send(self.core.control().say(subject, &self.core.mark, message)).await;
+    }
+
+    async fn send(&self, sending: impl Future) {
         if self.core.control().is_connected() {
             // What is lost is asked for again, or told again.
-            let said = self.core.control().say(subject, &self.core.mark, message);
-            let _ = timeout(SEND_WITHIN, said).await;
+            let _ = timeout(SEND_WITHIN, sending).await;
         }
     }
 
@@ -500,7 +504,7 @@ impl Keeper {
         }
         self.board = BoardShown { record: shown, at: Instant::now() };
         let subject = FromExporter::Board(self.core.name.clone()).under(&self.core.root);
-        self.send(subject, codec::encode(&board)).await;
+        self.say(subject, codec::encode(&board)).await;
     }
 }
 
