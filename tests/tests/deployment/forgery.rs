@@ -28,6 +28,8 @@ use tokio::{
 use crate::{life, log};
 
 const GRACE: Duration = Duration::from_secs(10);
+/// What the accomplice may write.
+const RECORD: &str = "jmp.v1.x.rogue.tree.0";
 
 /// The subject on which `client` counts at `bench`.
 fn counting(deployment: &Deployment, client: &str) -> anyhow::Result<String> {
@@ -73,6 +75,18 @@ impl Scene {
         Ok(())
     }
 
+    /// Stores a message under the only subject that the attacker's accomplice may write. It is
+    /// there when JetStream has acknowledged it.
+    async fn store(&self, body: impl Into<Bytes>) -> anyhow::Result<()> {
+        let reply = "jmp.v1.ix.rogue.1.2";
+        let mut acks = self.rogue.subscribe(reply).await?;
+        self.say(&self.rogue, RECORD, reply, body).await?;
+        let ack = timeout(GRACE, acks.next()).await?.context("the connection is closed")?;
+        let ack: Json = serde_json::from_slice(&ack.payload)?;
+        anyhow::ensure!(ack["stream"] == "jmp_registry", "{ack}");
+        Ok(())
+    }
+
     /// Everything that was sent has been dealt with when a good call is answered.
     async fn settle(&self) -> anyhow::Result<()> {
         settled(&self.alice, "jmp.v1.i.alice.1.1".to_owned()).await?;
@@ -109,26 +123,22 @@ impl Scene {
 async fn what_jetstream_is_made_to_publish_is_dropped_and_logged() -> anyhow::Result<()> {
     let scene = Scene::set().await?;
     let target = scene.target.clone();
-    // A call, stored under the only subject that the attacker's accomplice may write.
-    let record = "jmp.v1.x.rogue.tree.0";
-    let stored = bare_call();
-    scene.rogue.publish_with_reply(record, "jmp.v1.ix.rogue.1.2".to_owned(), stored).await?;
-    scene.settle().await?;
+    scene.store(bare_call()).await?;
 
     let get = "$JS.API.DIRECT.GET.jmp_registry";
-    scene.say(&scene.alice, &format!("{get}.{record}"), &target, "").await?;
+    scene.say(&scene.alice, &format!("{get}.{RECORD}"), &target, "").await?;
     scene.nothing_came_of_it("the last message of a subject").await?;
-    let by_body = format!(r#"{{"last_by_subj":"{record}"}}"#);
+    let by_body = format!(r#"{{"last_by_subj":"{RECORD}"}}"#);
     scene.say(&scene.alice, get, &target, by_body).await?;
     scene.nothing_came_of_it("the last message, asked for in the body").await?;
-    let bare = format!(r#"{{"last_by_subj":"{record}","no_hdr":true}}"#);
+    let bare = format!(r#"{{"last_by_subj":"{RECORD}","no_hdr":true}}"#);
     scene.say(&scene.alice, get, &target, bare).await?;
     scene.nothing_came_of_it("the same without headers").await?;
     let all = r#"{"multi_last":["jmp.v1.x.rogue.>"]}"#;
     scene.say(&scene.alice, get, &target, all).await?;
     scene.nothing_came_of_it("many at once").await?;
     // An acknowledgement goes where the publisher says.
-    scene.say(&scene.rogue, record, &target, bare_call()).await?;
+    scene.say(&scene.rogue, RECORD, &target, bare_call()).await?;
     scene.nothing_came_of_it("an acknowledgement").await?;
     assert!(scene.dropped("it has no reply subject") >= 5, "{}", log::all());
     scene.exporter.shutdown(GRACE).await?;
@@ -213,23 +223,21 @@ async fn nothing_comes_of_lures(
 ) -> anyhow::Result<()> {
     let root = &scene.deployment.root;
     // What the accomplice stores is what JetStream would be asked for, or what would be recorded.
-    let record = "jmp.v1.x.rogue.tree.0";
     let mine = r#"{"name":"mine","subjects":["mine.>"]}"#;
-    scene.say(&scene.rogue, record, "jmp.v1.ix.rogue.1.2", mine).await?;
-    scene.settle().await?;
+    scene.store(mine).await?;
     let before = stored(&scene.deployment).await?;
     assert_eq!(before.len(), 6, "{before:?}");
 
     let registry = Streams::of(root).registry;
     let (many, last) =
-        (Streams::direct_get_many(&registry), Streams::direct_get(&registry, record));
+        (Streams::direct_get_many(&registry), Streams::direct_get(&registry, RECORD));
     let none = Streams::direct_get(&registry, "jmp.v1.x.rogue.tree.1");
     for lure in &lures(root, before.keys()) {
         for who in [alice, eve] {
             for body in [
-                format!(r#"{{"last_by_subj":"{record}"}}"#),
-                format!(r#"{{"last_by_subj":"{record}","no_hdr":true}}"#),
-                format!(r#"{{"multi_last":["{record}"]}}"#),
+                format!(r#"{{"last_by_subj":"{RECORD}"}}"#),
+                format!(r#"{{"last_by_subj":"{RECORD}","no_hdr":true}}"#),
+                format!(r#"{{"multi_last":["{RECORD}"]}}"#),
                 r#"{"multi_last":["jmp.v1.x.none.>"]}"#.to_owned(),
                 r#"{"next_by_subj":"jmp.v1.x.none.>"}"#.to_owned(),
                 "garbage".to_owned(),
@@ -243,17 +251,17 @@ async fn nothing_comes_of_lures(
             scene.say(who, &none, lure, "").await?;
         }
         // What the broker traces of a message, where its sender wants it.
-        for (who, subject) in [(alice, "jmp.v1.i.alice.1.2"), (rogue, record)] {
+        for (who, subject) in [(alice, "jmp.v1.i.alice.1.2"), (rogue, RECORD)] {
             let mut trace = HeaderMap::new();
             trace.insert("Nats-Trace-Dest", lure.as_str());
             who.publish_with_headers(subject, trace, Bytes::from_static(mine.as_bytes())).await?;
         }
         // An acknowledgement, and a refusal.
-        scene.say(rogue, record, lure, mine).await?;
+        scene.say(rogue, RECORD, lure, mine).await?;
         let mut impossible = HeaderMap::new();
         impossible.insert("Nats-Expected-Last-Subject-Sequence", "999999");
         let body = Bytes::from_static(mine.as_bytes());
-        let refused = rogue.publish_with_reply_and_headers(record, lure.clone(), impossible, body);
+        let refused = rogue.publish_with_reply_and_headers(RECORD, lure.clone(), impossible, body);
         refused.await?;
     }
     assert!(has_come_back(alice, "jmp.v1.i.alice.1").await?);
@@ -270,7 +278,7 @@ async fn nothing_comes_of_lures(
         all.iter().map(of).collect::<Vec<_>>()
     };
     assert_eq!(names(&before), names(&after));
-    for (subject, last) in after.values().flatten().filter(|(subject, _)| *subject != record) {
+    for (subject, last) in after.values().flatten().filter(|(subject, _)| *subject != RECORD) {
         // Messages of the protocol begin with its version; JetStream says JSON, or nothing.
         assert_eq!(last.first(), Some(&1), "{subject}: {last:?}");
     }
@@ -352,28 +360,31 @@ async fn what_jetstream_is_made_to_publish_is_nobodys_word() -> anyhow::Result<(
         (format!("{root}.v1.x.bench.event.{}", event.kind), codec::encode(&event)),
         (format!("{root}.v1.x.bench.board"), codec::encode(&board)),
     ];
-    let record = "jmp.v1.x.rogue.tree.0";
-    let get = Streams::direct_get("jmp_registry", record);
+    let get = Streams::direct_get("jmp_registry", RECORD);
     for (subject, message) in &forged {
-        scene.say(&scene.rogue, record, "jmp.v1.ix.rogue.1.2", message.clone()).await?;
-        settled(&scene.rogue, "jmp.v1.ix.rogue.1.1".to_owned()).await?;
+        scene.store(message.clone()).await?;
         scene.say(&scene.alice, &get, subject, r#"{"no_hdr":true}"#).await?;
         scene.say(&scene.alice, &get, subject, "").await?;
         assert!(has_come_back(&scene.alice, "jmp.v1.i.alice.1").await?);
     }
     // Eve, who believes everything, did see them: all but what goes to the exporter.
     let mut lured = BTreeSet::new();
-    while lured.len() < forged.len() - 1 {
-        let message = timeout(GRACE, seen.next()).await?.context("the connection is closed")?;
-        let is_lured = |(subject, body): &&(String, Bytes)| {
-            *subject == *message.subject && *body == message.payload
-        };
-        lured.extend(forged.iter().find(is_lured).map(|(subject, _)| subject));
-    }
+    let seeing = async {
+        while lured.len() < forged.len() - 1 {
+            let message = seen.next().await.context("the connection is closed")?;
+            let is_lured = |(subject, body): &&(String, Bytes)| {
+                *subject == *message.subject && *body == message.payload
+            };
+            lured.extend(forged.iter().find(is_lured).map(|(subject, _)| subject));
+        }
+        anyhow::Ok(())
+    };
+    let in_time = timeout(GRACE, seeing).await;
+    in_time.with_context(|| format!("eve has seen {lured:?} only"))??;
 
     // What comes next is true.
     stream.write_all(b"world").await?;
-    stream.read_exact(&mut heard).await?;
+    timeout(GRACE, stream.read_exact(&mut heard)).await??;
     assert_eq!(&heard, b"world");
     let lease = bob.lease(&"bench".parse()?, &LeaseRequest::default()).await?;
     let granted = next(&mut events).await?;
