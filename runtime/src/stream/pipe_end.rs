@@ -32,7 +32,9 @@ struct State {
     /// Bytes read when the window was last widened.
     widened_at: u64,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    writers: Waiters,
+    /// Who waits until the peer has everything.
+    finishers: Waiters,
     /// Whether it goes on without its peer.
     detached: bool,
     /// How it was cut off, if it was.
@@ -44,6 +46,22 @@ struct State {
     /// How the streaming call ended, until the pump has seen to its record.
     finishing: Option<Option<Fault>>,
     heard: Instant,
+}
+
+/// Tasks that wait for the same thing: several may write the items of one streaming call.
+#[derive(Default)]
+struct Waiters(Vec<Waker>);
+
+impl Waiters {
+    fn add(&mut self, cx: &Context<'_>) {
+        if !self.0.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+            self.0.push(cx.waker().clone());
+        }
+    }
+
+    fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
 }
 
 /// Which directions a stream has.
@@ -84,7 +102,8 @@ impl PipeEnd {
             grant: Some(grant),
             widened_at: 0,
             reader: None,
-            writer: None,
+            writers: Waiters::default(),
+            finishers: Waiters::default(),
             detached: false,
             reset: None,
             reset_due: false,
@@ -145,9 +164,10 @@ impl PipeEnd {
             && state.flow.is_flushed();
         if has_it {
             state.flow.assume_acknowledged();
+            state.wake();
         } else if state.detached {
             state.flow.go_alone();
-            state.wake_writer();
+            state.wake();
         } else if !state.is_complete() {
             state.cut(reset, false);
         } else {
@@ -180,7 +200,7 @@ impl PipeEnd {
         let detached = state.detached;
         if detached {
             state.flow.go_alone();
-            state.wake_writer();
+            state.wake();
         }
         drop(state);
         match detached {
@@ -246,7 +266,7 @@ impl PipeEnd {
         }
         if let Some(chunk) = may_send.then(|| state.flow.next_chunk()).flatten() {
             if state.flow.room() > 0 || state.flow.is_flushed() {
-                state.wake_writer();
+                state.writers.wake();
             }
             return Next::Chunk(chunk);
         }
@@ -312,7 +332,7 @@ impl PipeEnd {
             if let Some(error) = state.error() {
                 return Poll::Ready(Err(error));
             }
-            state.writer = Some(cx.waker().clone());
+            state.finishers.add(cx);
             Poll::Pending
         })
         .await
@@ -346,7 +366,7 @@ impl PipeEnd {
             return Poll::Ready(Err(error));
         }
         if state.flow.room() == 0 {
-            state.writer = Some(cx.waker().clone());
+            state.writers.add(cx);
             return Poll::Pending;
         }
         state.flow.write_item(item);
@@ -438,7 +458,7 @@ impl PipeEnd {
         }
         let written = state.flow.write(bytes);
         if written == 0 && !bytes.is_empty() {
-            state.writer = Some(cx.waker().clone());
+            state.writers.add(cx);
             return Poll::Pending;
         }
         drop(state);
@@ -459,7 +479,7 @@ impl PipeEnd {
         if far(&state.flow) {
             return Poll::Ready(Ok(()));
         }
-        state.writer = Some(cx.waker().clone());
+        state.writers.add(cx);
         Poll::Pending
     }
 
@@ -544,12 +564,53 @@ impl State {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
-        self.wake_writer();
+        self.writers.wake();
+        if self.flow.is_acknowledged() || self.reset.is_some() {
+            self.finishers.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
+    use super::*;
+    use crate::stream::Budget;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    fn wake_writer(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
+    /// Each is woken by what it waits for, whoever else waits and came later.
+    #[test]
+    fn who_waits_takes_nobody_elses_place() {
+        let grant = Budget::default().nothing();
+        let end = PipeEnd::new(Flow::new(0, 20_000), PipeDirection::SendOnly, grant);
+        let woken: [Arc<Woken>; 3] = std::array::from_fn(|_| Arc::default());
+        let wakers = woken.clone().map(Waker::from);
+        let [mut one, mut other, mut last] = wakers.each_ref().map(Context::from_waker);
+        while end.poll_write_some(&mut one, &[7; 4096]).is_ready() {}
+        assert!(end.poll_item(&mut other, b"item").is_pending());
+        let mut acknowledged = std::pin::pin!(end.acknowledged());
+        assert!(acknowledged.as_mut().poll(&mut last).is_pending());
+        let mut sent = 0;
+        while let Next::Chunk(chunk) = end.next(true) {
+            sent = chunk.number + 1;
         }
+        assert!(sent > 0);
+        let counts = || woken.each_ref().map(|one| one.0.load(Ordering::Relaxed));
+        assert_eq!(counts(), [1, 1, 0]);
+        end.reset(ResetCode::Cancelled, "");
+        assert_eq!(counts(), [1, 1, 1]);
+        assert!(acknowledged.as_mut().poll(&mut last).is_ready());
     }
 }
