@@ -17,8 +17,9 @@ pub struct Written {
     pub bytes: u64,
     /// How many of them are zeros that did not have to be written.
     pub holes: u64,
-    /// Its SHA-256, unpacked.
-    pub sha256: String,
+    /// Its SHA-256, unpacked: if it was verified, or lent with it.
+    #[serde(default)]
+    pub sha256: Option<String>,
     /// Whether it was read back and compared.
     pub verified: bool,
 }

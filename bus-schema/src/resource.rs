@@ -279,8 +279,9 @@ pub struct Manifest {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// The SHA-256 of all of it.
-    pub sha256: Sha256,
+    /// The SHA-256 of all of it, if whoever stored it says so. Then that is checked, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
     /// The length of each block but the last.
     pub block_bytes: u64,
     /// The SHA-256 of each block, 32 bytes each; 32 zeros for a block of zeros.
@@ -381,24 +382,28 @@ impl BlockPart {
 
     /// The bytes of the message. The payload is copied once.
     pub fn encode(&self) -> Bytes {
+        let Self { parts, bytes, coding, data } = self;
+        let head = Self::head(*parts, *bytes, *coding, data.len());
+        [&head, &data[..]].concat().into()
+    }
+
+    /// The beginning of the message, behind which nothing comes but the payload, of `len` bytes.
+    pub fn head(parts: u32, bytes: u64, coding: Coding, len: usize) -> Vec<u8> {
         #[derive(Serialize)]
         struct Head {
             parts: u32,
             bytes: u64,
             coding: Coding,
         }
-        let Self { parts, bytes, coding, data } = self;
-        let len = u32::try_from(data.len()).expect("a part is smaller than 4 GiB");
-        let mut message = Vec::with_capacity(64 + data.len());
+        let len = u32::try_from(len).expect("a part is smaller than 4 GiB");
+        let mut message = Vec::with_capacity(64);
         message.extend_from_slice(&[codec::version::CURRENT, Self::KIND]);
-        let head = Head { parts: *parts, bytes: *bytes, coding: *coding };
-        rmp_serde::encode::write_named(&mut message, &head)
+        rmp_serde::encode::write_named(&mut message, &Head { parts, bytes, coding })
             .expect("messages are made of types that MessagePack has");
         message[2] += 1; // the payload is one more entry of the map
         message.extend_from_slice(b"\xa4data\xc6");
         message.extend_from_slice(&len.to_be_bytes());
-        message.extend_from_slice(data);
-        message.into()
+        message
     }
 
     /// The message in `bytes`; its payload is a slice of them, not a copy.

@@ -42,7 +42,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let manifest = Manifest {
         name: "disk".to_owned(),
         bytes: 5 << 20,
-        sha256: digest,
+        sha256: Some(digest),
         block_bytes: 4 << 20,
         blocks: vec![7; 64].into(),
         list: None,

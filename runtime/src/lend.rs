@@ -1,5 +1,6 @@
 //! What a client lends to a driver: a file, a reader, a URL, or a writer for what comes back.
 
+mod block;
 mod files;
 mod pipe;
 mod store;
@@ -256,7 +257,6 @@ impl Stored {
         Lent {
             name: self.name.clone(),
             bytes: Some(self.bytes),
-            sha256: Some(self.sha256),
             ..Lent::new(LentFrom::File(self.manifest))
         }
     }

@@ -75,8 +75,10 @@ pub struct ResourceInfo {
 type Sender = mpsc::Sender<Result<Extent, ResourceError>>;
 type Receiver = mpsc::Receiver<Result<Extent, ResourceError>>;
 
-/// Extents that a source may be ahead of its reader. The largest are blocks of 4 MiB.
-const AHEAD: usize = 2;
+/// Extents that a source may be ahead of its reader: two blocks of a file, in their parts.
+const AHEAD: usize = 16;
+/// Extents of up to a MiB that unpacking may be ahead.
+const UNPACKED_AHEAD: usize = 8;
 
 struct Opened {
     info: ResourceInfo,
@@ -285,7 +287,7 @@ impl Source {
             let info = ResourceInfo { packing, bytes: lent_bytes, lent_bytes };
             return Ok(Opened { info, first, extents });
         }
-        let (tx, unpacked) = mpsc::channel(4 * AHEAD);
+        let (tx, unpacked) = mpsc::channel(UNPACKED_AHEAD);
         let info = ResourceInfo { packing: packing.clone(), bytes: None, lent_bytes };
         unpack::start(&core, packing, first, extents, tx, stop);
         Ok(Opened { info, first: VecDeque::new(), extents: unpacked })

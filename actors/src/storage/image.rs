@@ -34,10 +34,10 @@ pub(crate) async fn write(
     }
     let medium = Arc::new(medium);
     let doing = meter.begin("write", info.bytes);
-    // What is lent with its digest has it when its end has come: to hash it again takes longer than
-    // to write it.
+    // What came was checked on its way, and what is lent with its digest has it when its end has
+    // come. To hash it once more takes longer than to write it.
     let known = source.sha256().filter(|_| info.packing == Packing::None);
-    let mut hasher = known.is_none().then(|| Sha256::new(&SHA256));
+    let mut hasher = (verify && known.is_none()).then(|| Sha256::new(&SHA256));
     let (mut at, mut holes, mut synced, mut syncing) = (offset, 0, offset, None);
     while let Some(first) = source.next().await? {
         // What is here goes along: to change threads may take longer than to write.
@@ -75,11 +75,10 @@ pub(crate) async fn write(
     ended.await?;
     let bytes = at - offset;
     let sha256 = hasher.map(hex).or(known.map(|known| known.to_string()));
-    let sha256 = sha256.expect("it was hashed unless it was known");
-    if verify {
+    if let (true, Some(sha256)) = (verify, &sha256) {
         medium.forget_cache();
         let there = hash(cx, meter, "verify", &medium, offset, bytes).await?;
-        if there != sha256 {
+        if there != *sha256 {
             let text =
                 format!("the medium does not have what was written: SHA-256 {there}, not {sha256}");
             return Err(Fault::device(text));

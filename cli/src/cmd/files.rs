@@ -16,7 +16,7 @@ pub(crate) struct Cmd {
 enum Action {
     /// List them.
     List,
-    /// Remove files: by name, or by the beginning of their SHA-256 (at least 8 digits).
+    /// Remove files: by name, or by the beginning of their digest (at least 8 digits).
     Remove {
         /// Names or digests.
         #[arg(required = true)]
@@ -59,7 +59,7 @@ impl Cmd {
 
 fn is(file: &StoredFile, word: &str) -> bool {
     const DIGITS_MIN: usize = 8;
-    file.name == word || (word.len() >= DIGITS_MIN && file.sha256.to_string().starts_with(word))
+    file.name == word || (word.len() >= DIGITS_MIN && file.manifest.to_string().starts_with(word))
 }
 
 async fn list(session: &Session, files: &[StoredFile]) -> Result<(), CliError> {
@@ -68,7 +68,7 @@ async fn list(session: &Session, files: &[StoredFile]) -> Result<(), CliError> {
         .map(|file| {
             json!({
                 "client": file.client, "name": file.name, "bytes": file.bytes,
-                "sha256": file.sha256, "manifest": file.manifest, "stored": file.stored,
+                "manifest": file.manifest, "stored": file.stored,
                 "blocks": file.blocks(),
             })
         })
@@ -76,7 +76,7 @@ async fn list(session: &Session, files: &[StoredFile]) -> Result<(), CliError> {
     let row = |file: &StoredFile| {
         let stored = file.stored.as_deref().unwrap_or_default();
         let stored = stored.split('.').next().unwrap_or_default().to_owned();
-        let digest = file.sha256.to_string()[..16].to_owned();
+        let digest = file.manifest.to_string()[..16].to_owned();
         [file.client.to_string(), file.name.clone(), size(file.bytes), digest, stored]
     };
     session.out.document(&data, || table(&files.iter().map(row).collect::<Vec<_>>())).await

@@ -32,12 +32,12 @@ impl Cmd {
         let stored =
             client.put(Put { on_moved, again: self.again, ..Put::new(&self.file) }).await?;
         let data = json!({
-            "name": stored.name, "bytes": stored.bytes, "sha256": stored.sha256,
-            "manifest": stored.manifest, "sent": stored.sent,
+            "name": stored.name, "bytes": stored.bytes, "manifest": stored.manifest,
+            "sent": stored.sent,
         });
         let text = || {
             let (bytes, sent) = (size(stored.bytes), size(stored.sent));
-            format!("{}  {}  {bytes}, {sent} sent\n", stored.sha256, stored.name)
+            format!("{}  {}  {bytes}, {sent} sent\n", stored.manifest, stored.name)
         };
         session.out.document(&data, text).await
     }

@@ -26,7 +26,7 @@ async fn a_file_is_put_listed_and_removed() {
     assert_eq!((&again["sent"], &again["manifest"]), (&0.into(), &put["manifest"]));
     let files = lab.run(&["files", "-o", "json"]).await.json();
     assert_eq!(files.as_array().unwrap().len(), 1, "{files}");
-    assert_eq!((&files[0]["client"], &files[0]["sha256"]), (&"cli".into(), &put["sha256"]));
+    assert_eq!((&files[0]["client"], &files[0]["manifest"]), (&"cli".into(), &put["manifest"]));
     assert!(lab.run(&["files", "list"]).await.ok().starts_with("cli  disk.img  2.9 MiB  "));
     let missing = lab.run(&["files", "remove", "other.img"]).await.failed(10);
     assert!(missing.contains("file other.img"), "{missing}");

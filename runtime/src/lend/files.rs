@@ -36,8 +36,6 @@ pub struct StoredFile {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256.
-    pub sha256: Sha256,
     /// How long ago its manifest was stored, by the broker's word and this host's clock.
     pub stored: Option<String>,
     /// Its blocks that are not zeros.
@@ -144,8 +142,8 @@ impl Client {
             .map(|block| (block, ()))
             .collect();
         let blocks = blocks.into_keys().chain(manifest.list).collect();
-        let Manifest { name, bytes, sha256, .. } = manifest;
-        Ok(Some(StoredFile { client, manifest: digest, name, bytes, sha256, stored, blocks }))
+        let Manifest { name, bytes, .. } = manifest;
+        Ok(Some(StoredFile { client, manifest: digest, name, bytes, stored, blocks }))
     }
 
     /// The list of digests of a large file, if it is there and plain.

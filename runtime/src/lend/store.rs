@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     fmt,
     fs::File,
-    io::{self, Read as _},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use bus_schema::{
-    BlockPart, Coding, Manifest, Sha256, codec,
+    Manifest, Sha256, codec,
     limits::{
         BLOCK_BYTES_MAX, BLOCK_PART_BYTES_MAX, BLOCKS_INLINE_MAX, FILE_BYTES_MAX, OUTAGE_MAX,
         OVERHEAD_BYTES_MAX,
@@ -24,21 +25,26 @@ use bus_schema::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
-    sync::{Mutex, OnceCell, mpsc},
+    sync::{Mutex, OnceCell},
     time::{Instant, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
 
-use super::{LendError, cannot_read, file_name};
+use super::{
+    LendError,
+    block::{Block, Spare},
+    cannot_read, file_name,
+};
 use crate::{
     Client,
     bus::{BusError, Conn, Incoming, Subject},
     client::Inner,
-    digest::{Hasher, is_zeros, sha256},
+    digest::sha256,
 };
 
 /// Blocks on their way at once: 16 MiB, a quarter of the broker's `max_pending`.
 const BLOCKS_AT_ONCE: usize = 4;
+/// Parts of one block on their way at once: all of them.
+const PARTS_AT_ONCE: usize = 8;
 /// An acknowledgement that does not come in this time is asked for again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// No message of a stream has this number: a publish that expects it is always refused, and the
@@ -46,11 +52,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const NEVER: &str = "18446744073709551615";
 /// JetStream's code of that refusal.
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
-/// The start of a block that shows whether it is worth packing …
-const SAMPLE_BYTES: usize = 64 << 10;
-/// … which it is if the sample shrinks below this part of it.
-const WORTH: (usize, usize) = (15, 16);
-
 /// A file to be stored.
 #[derive(Clone)]
 pub struct Put {
@@ -82,14 +83,13 @@ pub struct Moved {
 /// removed, or age out ([`CallError::lacks_file`](crate::CallError::lacks_file)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The SHA-256 of its manifest, which it is stored under.
+    /// The SHA-256 of its manifest, which it is stored under. It stands for the whole: the manifest
+    /// has the SHA-256 of every block.
     pub manifest: Sha256,
     /// Its name.
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// Its SHA-256.
-    pub sha256: Sha256,
     /// Bytes that went to the broker for it: none for what was there, or is zeros.
     pub sent: u64,
 }
@@ -117,114 +117,70 @@ impl Client {
     pub async fn put(&self, put: Put) -> Result<Stored, LendError> {
         let store = Store::open(self.0.clone(), put.again).await?;
         let name = put.name.clone().unwrap_or_else(|| file_name(&put.file));
-        let (mut cuts, cutting) = cut(&self.0, put.file.clone()).await?;
-        let total = cutting.bytes;
-        let digests = Mutex::new(HashMap::new());
-        let stored = AtomicU64::new(0);
-        let blocks = stream::poll_fn(|cx| cuts.poll_recv(cx)).map(|block| async {
-            let Block { at, bytes } = block?;
-            let len = bytes.len() as u64;
-            let digest = store.block(bytes).await?;
-            digests.lock().await.insert(at, digest);
-            let bytes = stored.fetch_add(len, Ordering::Relaxed) + len;
-            if let Some(on_moved) = &put.on_moved {
-                on_moved(Moved { bytes, total, sent: store.sent() });
+        let file = blocking(move || Source::open(put.file)).await??;
+        let (total, stored) = (file.bytes, AtomicU64::new(0));
+        let blocks = (0..total.div_ceil(BLOCK_BYTES_MAX)).map(|n| {
+            let (store, stored, on_moved, file) = (&store, &stored, &put.on_moved, file.clone());
+            async move {
+                let mut at = n * BLOCK_BYTES_MAX;
+                let len = (total - at).min(BLOCK_BYTES_MAX);
+                let read = move |part: &mut [u8]| {
+                    file.read(part, at)?;
+                    at += part.len() as u64;
+                    Ok(())
+                };
+                let digest = store.block(len, read).await?;
+                let bytes = stored.fetch_add(len, Ordering::Relaxed) + len;
+                if let Some(on_moved) = on_moved {
+                    on_moved(Moved { bytes, total, sent: store.sent() });
+                }
+                Ok::<_, LendError>((n, digest))
             }
-            Ok::<(), LendError>(())
         });
-        blocks.buffer_unordered(BLOCKS_AT_ONCE).try_collect::<()>().await?;
-        let sha256 = cutting.digest().await?;
-        let list = in_order(digests.into_inner());
-        let manifest = store.manifest(name.clone(), total, sha256, list).await?;
-        Ok(Stored { manifest, name, bytes: total, sha256, sent: store.sent() })
+        let blocks = stream::iter(blocks).buffer_unordered(BLOCKS_AT_ONCE);
+        let mut digests: Vec<_> = blocks.try_collect().await?;
+        digests.sort_unstable_by_key(|(n, _)| *n);
+        let list = digests.iter().flat_map(|(_, digest)| digest.0).collect();
+        let manifest = store.manifest(name.clone(), total, list).await?;
+        Ok(Stored { manifest, name, bytes: total, sent: store.sent() })
     }
 }
 
-fn in_order(digests: HashMap<u64, Sha256>) -> Bytes {
-    let mut digests: Vec<_> = digests.into_iter().collect();
-    digests.sort_unstable_by_key(|(at, _)| *at);
-    digests.iter().flat_map(|(_, digest)| digest.0).collect()
-}
-
-/// A block of a file.
-struct Block {
-    at: u64,
-    bytes: Bytes,
-}
-
-/// A file that is being cut into blocks.
-struct Cutting {
+/// A file that is being stored.
+#[derive(Clone)]
+struct Source {
+    path: Arc<Path>,
+    file: Arc<File>,
     bytes: u64,
-    whole: AbortOnDropHandle<Option<Sha256>>,
 }
 
-impl Cutting {
-    /// The digest of the whole, when all blocks were taken.
-    async fn digest(self) -> Result<Sha256, LendError> {
-        let digest = self.whole.await.ok().flatten();
-        digest.ok_or_else(|| LendError::Bus("the program is going down".to_owned()))
+impl Source {
+    fn open(path: PathBuf) -> Result<Self, LendError> {
+        let read = |error: io::Error| cannot_read(&path, &error);
+        let file = File::open(&path).map_err(read)?;
+        let about = file.metadata().map_err(read)?;
+        if !about.is_file() {
+            let why = "it is no plain file: lend what it gives as a reader".to_owned();
+            return Err(LendError::Read { file: path, why });
+        }
+        match about.len() {
+            bytes if bytes > FILE_BYTES_MAX => {
+                let why = format!("{bytes} bytes are more than {FILE_BYTES_MAX}");
+                Err(LendError::Read { file: path, why })
+            }
+            bytes => Ok(Self { path: path.into(), file: file.into(), bytes }),
+        }
     }
-}
 
-/// Reads a file on a thread of its own, some blocks ahead.
-async fn cut(
-    inner: &Inner,
-    file: PathBuf,
-) -> Result<(mpsc::Receiver<Result<Block, LendError>>, Cutting), LendError> {
-    let opened = inner.tasks.spawn_blocking(move || open(&file).map(|opened| (file, opened)));
-    let going_down = |_| LendError::Bus("the program is going down".to_owned());
-    let (file, (handle, bytes)) = opened.await.map_err(going_down)??;
-    let (tx, rx) = mpsc::channel(1);
-    let whole = inner.tasks.spawn_blocking(move || match read(&file, handle, bytes, &tx) {
-        Ok(digest) => digest,
-        Err(error) => {
-            let _ = tx.blocking_send(Err(error)); // nobody takes blocks any more
-            None
-        }
-    });
-    Ok((rx, Cutting { bytes, whole: AbortOnDropHandle::new(whole) }))
-}
-
-fn open(file: &Path) -> Result<(File, u64), LendError> {
-    let read = |error: io::Error| cannot_read(file, &error);
-    let handle = File::open(file).map_err(read)?;
-    let about = handle.metadata().map_err(read)?;
-    if !about.is_file() {
-        let why = "it is no plain file: lend what it gives as a reader".to_owned();
-        return Err(LendError::Read { file: file.to_owned(), why });
+    fn read(&self, into: &mut [u8], at: u64) -> Result<(), LendError> {
+        self.file.read_exact_at(into, at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let why = format!("it had {} bytes and has fewer", self.bytes);
+                LendError::Changed { file: self.path.to_path_buf(), why }
+            }
+            _ => cannot_read(&self.path, &error),
+        })
     }
-    match about.len() {
-        bytes if bytes > FILE_BYTES_MAX => {
-            let why = format!("{bytes} bytes are more than {FILE_BYTES_MAX}");
-            Err(LendError::Read { file: file.to_owned(), why })
-        }
-        bytes => Ok((handle, bytes)),
-    }
-}
-
-/// Gives the digest of the whole, or none if nobody wants it any more.
-fn read(
-    path: &Path,
-    mut file: File,
-    bytes: u64,
-    tx: &mpsc::Sender<Result<Block, LendError>>,
-) -> Result<Option<Sha256>, LendError> {
-    let mut hasher = Hasher::new();
-    for at in 0..bytes.div_ceil(BLOCK_BYTES_MAX) {
-        let len = (bytes - at * BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX);
-        let mut block = Vec::with_capacity(usize::try_from(len).expect("a block is small"));
-        let read = file.by_ref().take(len).read_to_end(&mut block);
-        read.map_err(|error| cannot_read(path, &error))?;
-        if block.len() as u64 != len {
-            let why = format!("it had {bytes} bytes and has fewer");
-            return Err(LendError::Changed { file: path.to_owned(), why });
-        }
-        hasher.update(&block);
-        if tx.blocking_send(Ok(Block { at, bytes: block.into() })).is_err() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(hasher.finish()))
 }
 
 /// Stores the pieces of one file.
@@ -236,14 +192,15 @@ struct Store {
     sent: AtomicU64,
     /// Blocks of this file, so that one that is there twice is stored once.
     blocks: Mutex<HashMap<Sha256, Arc<OnceCell<()>>>>,
+    spare: Arc<Spare>,
 }
 
 impl Store {
     async fn open(inner: Arc<Inner>, again: bool) -> Result<Self, LendError> {
         let bulk = inner.bulk().await?.clone();
         let part_bytes = BLOCK_PART_BYTES_MAX.min(bulk.max_payload() - OVERHEAD_BYTES_MAX);
-        let (sent, blocks) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { inner, bulk, part_bytes, again, sent, blocks })
+        let (sent, blocks, spare) = (AtomicU64::new(0), Mutex::default(), Arc::default());
+        Ok(Self { inner, bulk, part_bytes, again, sent, blocks, spare })
     }
 
     fn sent(&self) -> u64 {
@@ -254,51 +211,50 @@ impl Store {
         StoredAt { client: self.inner.name.clone(), piece }.under(&self.inner.root)
     }
 
-    /// Stores a block unless it is there or zeros.
-    async fn block(&self, bytes: Bytes) -> Result<Sha256, LendError> {
-        let hashed = bytes.clone();
-        let digest = blocking(move || match is_zeros(&hashed) {
-            true => Sha256::ZEROS,
-            false => sha256(&hashed),
-        });
-        let digest = digest.await?;
+    /// Stores a block, of which `read` gives the next bytes, unless it is there or zeros.
+    async fn block(
+        &self,
+        bytes: u64,
+        read: impl FnMut(&mut [u8]) -> Result<(), LendError> + Send + 'static,
+    ) -> Result<Sha256, LendError> {
+        let (part_bytes, spare) = (self.part_bytes, self.spare.clone());
+        let reading = blocking(move || Block::read(bytes, part_bytes, &spare, read));
+        let Block { digest, messages } = reading.await??;
         if digest != Sha256::ZEROS {
             let once = self.blocks.lock().await.entry(digest).or_default().clone();
-            once.get_or_try_init(|| self.store_block(digest, bytes)).await?;
+            once.get_or_try_init(|| self.store_block(digest, &messages)).await?;
         }
+        self.spare.sent(messages);
         Ok(digest)
     }
 
-    async fn store_block(&self, digest: Sha256, bytes: Bytes) -> Result<(), LendError> {
+    async fn store_block(&self, digest: Sha256, messages: &[Bytes]) -> Result<(), LendError> {
         if self.is_there(Piece::Part(digest, 0)).await? {
             return Ok(());
         }
-        let part_bytes = self.part_bytes;
-        let mut parts = blocking(move || parts(bytes, part_bytes)).await?;
+        let Some((first, rest)) = messages.split_first() else { return Ok(()) };
+        let rest = (1..).zip(rest.iter().cloned());
+        let rest = rest.map(|(n, part)| self.store(Piece::Part(digest, n), part));
+        stream::iter(rest).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await?;
         // The first one last: where it is, the others were.
-        let first = parts.remove(0);
-        let rest = parts.into_iter().enumerate().map(|(at, message)| {
-            let n = u32::try_from(at + 1).expect("a block has few parts");
-            self.store(Piece::Part(digest, n), message)
-        });
-        stream::iter(rest).buffer_unordered(BLOCKS_AT_ONCE * 2).try_collect::<()>().await?;
-        self.store(Piece::Part(digest, 0), first).await
+        self.store(Piece::Part(digest, 0), first.clone()).await
     }
 
-    async fn manifest(
-        &self,
-        name: String,
-        bytes: u64,
-        sha256_of_all: Sha256,
-        list: Bytes,
-    ) -> Result<Sha256, LendError> {
+    async fn manifest(&self, name: String, bytes: u64, list: Bytes) -> Result<Sha256, LendError> {
         let inline = list.len() as u64 <= 32 * BLOCKS_INLINE_MAX;
         let (blocks, list) = match inline {
             true => (list, None),
-            false => (Bytes::new(), Some(self.block(list).await?)),
+            false => {
+                let (len, mut rest) = (list.len() as u64, list);
+                let read = move |part: &mut [u8]| {
+                    part.copy_from_slice(&rest.split_to(part.len()));
+                    Ok(())
+                };
+                (Bytes::new(), Some(self.block(len, read).await?))
+            }
         };
         let block_bytes = BLOCK_BYTES_MAX;
-        let manifest = Manifest { name, bytes, sha256: sha256_of_all, block_bytes, blocks, list };
+        let manifest = Manifest { name, bytes, sha256: None, block_bytes, blocks, list };
         manifest.check().map_err(LendError::Unfit)?;
         let message = codec::encode(&manifest);
         let digest = sha256(&message);
@@ -398,33 +354,6 @@ impl PubAck {
         serde_json::from_slice(answer.payload())
             .map_err(|error| LendError::NotStored(format!("its answer cannot be read: {error}")))
     }
-}
-
-/// The messages of a block, packed if that is worth it.
-fn parts(block: Bytes, part_bytes: usize) -> Vec<Bytes> {
-    let bytes = block.len() as u64;
-    let (coding, coded) = match packed(&block) {
-        Some(packed) => (Coding::Lz4, packed),
-        None => (Coding::Plain, block),
-    };
-    let count = coded.len().div_ceil(part_bytes).max(1);
-    let parts = u32::try_from(count).expect("a block has few parts");
-    let part = |at: usize| {
-        let data = coded.slice(at * part_bytes..coded.len().min((at + 1) * part_bytes));
-        BlockPart { parts, bytes, coding, data }.encode()
-    };
-    (0..count).map(part).collect()
-}
-
-fn packed(block: &Bytes) -> Option<Bytes> {
-    let (of, to) = WORTH;
-    let worth = |packed: usize, plain: usize| packed * to < plain * of;
-    let sample = &block[..block.len().min(SAMPLE_BYTES)];
-    if !worth(lz4_flex::block::compress(sample).len(), sample.len()) {
-        return None;
-    }
-    let packed = lz4_flex::block::compress(block);
-    worth(packed.len(), block.len()).then(|| packed.into())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bus_schema::{ClientName, Sha256};
@@ -11,6 +11,9 @@ use tokio::sync::OnceCell;
 
 use super::ResourceError;
 
+/// A block, in the pieces that it came in.
+pub(super) type Block = Arc<[Bytes]>;
+
 /// What is kept: some seconds of a flash, so that boards of one exporter that are flashed together
 /// read each block once though they are not equally fast.
 const BYTES_MAX: usize = 96 << 20;
@@ -18,27 +21,49 @@ const BYTES_MAX: usize = 96 << 20;
 /// Blocks belong to the client that stored them: knowing a digest gives nobody another's data.
 type Key = (ClientName, Sha256);
 
+/// Nothing is kept for one reader alone: memory that is used again is faster than memory that is
+/// fresh.
 #[derive(Default)]
 pub(super) struct BlockCache(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    blocks: HashMap<Key, Arc<OnceCell<Bytes>>>,
-    /// Those that are there, oldest first.
+    readers: usize,
+    /// Those that are kept, and those that are being read.
+    blocks: HashMap<Key, Arc<OnceCell<Block>>>,
+    /// Those that are kept, oldest first.
     order: VecDeque<(Key, usize)>,
     bytes: usize,
 }
 
+/// Somebody reads a file.
+pub(super) struct Reading<'a>(&'a BlockCache);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.0.lock();
+        kept.readers -= 1;
+        match kept.readers {
+            0 => *kept = Kept::default(), // with what was given up while it was read
+            1 => kept.keep_at_most(0),
+            _ => {}
+        }
+    }
+}
+
 impl BlockCache {
+    /// Counts a reader of a file, until what this gives is dropped.
+    pub(super) fn reading(&self) -> Reading<'_> {
+        self.lock().readers += 1;
+        Reading(self)
+    }
+
     /// The block, by `read` unless it is here. Who asks for a block that is being read waits for it.
-    pub(super) async fn get<F>(&self, key: Key, read: F) -> Result<Bytes, ResourceError>
+    pub(super) async fn get<F>(&self, key: Key, read: F) -> Result<Block, ResourceError>
     where
-        F: Future<Output = Result<Bytes, ResourceError>>,
+        F: Future<Output = Result<Block, ResourceError>>,
     {
-        let cell = {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.blocks.entry(key.clone()).or_default().clone()
-        };
+        let cell = self.lock().blocks.entry(key.clone()).or_default().clone();
         let mut is_new = false;
         let block = cell
             .get_or_try_init(|| async {
@@ -47,14 +72,18 @@ impl BlockCache {
                 Ok(block)
             })
             .await;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.lock();
         match &block {
-            Ok(block) if is_new => kept.add(key, block.len()),
+            Ok(block) if is_new => kept.add(key, block.iter().map(Bytes::len).sum()),
             Ok(_) => {}
             // Not the cell of somebody who has tried again meanwhile, and has it.
             Err(_) => kept.blocks.retain(|other, cell| *other != key || cell.initialized()),
         }
         block.cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +91,11 @@ impl Kept {
     fn add(&mut self, key: Key, bytes: usize) {
         self.bytes += bytes;
         self.order.push_back((key, bytes));
-        while self.bytes > BYTES_MAX {
+        self.keep_at_most(if self.readers < 2 { 0 } else { BYTES_MAX });
+    }
+
+    fn keep_at_most(&mut self, bytes: usize) {
+        while self.bytes > bytes {
             let Some((key, bytes)) = self.order.pop_front() else { return };
             self.blocks.remove(&key);
             self.bytes -= bytes;
@@ -76,6 +109,10 @@ mod tests {
 
     use super::*;
 
+    fn block(bytes: Vec<u8>) -> Block {
+        [Bytes::from(bytes)].into()
+    }
+
     fn key(n: u8) -> Key {
         ("alice".parse().unwrap(), Sha256([n; 32]))
     }
@@ -83,14 +120,15 @@ mod tests {
     #[tokio::test]
     async fn a_block_is_read_once_for_all_who_ask_and_again_after_a_failure() {
         let (cache, reads) = (BlockCache::default(), AtomicUsize::new(0));
+        let _both = (cache.reading(), cache.reading());
         let read = async || {
             reads.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            Ok(Bytes::from_static(b"block"))
+            Ok(block(b"block".to_vec()))
         };
         let asks = (0..8).map(|_| cache.get(key(1), read()));
         let got = futures_util::future::join_all(asks).await;
-        assert!(got.iter().all(|block| block.as_deref() == Ok(b"block")));
+        assert!(got.iter().all(|got| *got == Ok(block(b"block".to_vec()))));
         assert_eq!(reads.load(Ordering::Relaxed), 1);
         let failed = cache.get(key(2), async { Err(ResourceError::Over) }).await;
         assert_eq!(failed, Err(ResourceError::Over));
@@ -98,14 +136,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_keeps_no_more_than_it_may() {
+    async fn it_keeps_no_more_than_it_may_and_nothing_for_one_reader() {
         let cache = BlockCache::default();
-        for n in 0..60 {
-            let block = Bytes::from(vec![n; 4 << 20]);
-            cache.get(key(n), async { Ok(block) }).await.unwrap();
+        let fill = async || {
+            for n in 0..60 {
+                cache.get(key(n), async { Ok(block(vec![n; 4 << 20])) }).await.unwrap();
+            }
+        };
+        let one = cache.reading();
+        fill().await;
+        assert!(cache.lock().blocks.is_empty());
+        let two = cache.reading();
+        fill().await;
+        {
+            let kept = cache.lock();
+            assert!((BYTES_MAX - (4 << 20)..=BYTES_MAX).contains(&kept.bytes));
+            assert_eq!(kept.blocks.len(), kept.order.len());
+            assert!(kept.blocks.contains_key(&key(59)) && !kept.blocks.contains_key(&key(0)));
         }
-        let kept = cache.0.lock().unwrap();
-        assert!(kept.bytes <= BYTES_MAX && kept.blocks.len() == kept.order.len());
-        assert!(kept.blocks.contains_key(&key(59)) && !kept.blocks.contains_key(&key(0)));
+        drop(one);
+        assert!(cache.lock().blocks.is_empty());
+        // What is given up while it is read goes with the last reader.
+        let given_up = cache.get(key(1), std::future::pending());
+        assert!(futures_util::FutureExt::now_or_never(given_up).is_none());
+        drop(two);
+        assert!(cache.lock().blocks.is_empty());
     }
 }

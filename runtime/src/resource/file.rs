@@ -4,30 +4,50 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
     BlockPart, ClientName, Coding, Manifest, Sha256, codec,
+    limits::BLOCK_PART_BYTES_MAX,
     subject::{Piece, Stored, Streams},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::sleep,
+};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Extent, ResourceError, Sender, Source, cache::BlockCache, post::Post};
+use super::{
+    Extent, ResourceError, Sender, Source,
+    cache::{Block, BlockCache},
+    post::Post,
+};
 use crate::{
     digest::{Hasher, is_zeros, sha256},
     exporter::Core,
 };
 
-/// Blocks that are on their way at once: 16 MiB, a quarter of the broker's `max_pending`.
-const BLOCKS_AT_ONCE: usize = 4;
+/// Blocks of a file that are read at once: one is digested, one written, and some are on their way.
+const BLOCKS_AT_ONCE: usize = 6;
+/// Parts that are on their way to an exporter at once: 12 MiB, a fifth of the broker's
+/// `max_pending`.
+const PARTS_AT_ONCE: usize = 24;
 /// A piece that was just stored may not be readable yet where the stream has replicas …
 const STORED_WITHIN: Duration = Duration::from_millis(200);
 /// … so it is looked for again so often before it is gone.
 const LOOKS: u32 = 3;
 
 /// The files that an exporter reads.
-#[derive(Default)]
 pub(crate) struct Files {
     post: OnceCell<Post>,
     blocks: BlockCache,
+    /// Who comes first is served first, so the parts of earlier blocks come before those of later.
+    parts: Semaphore,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        let parts = Semaphore::new(PARTS_AT_ONCE);
+        Self { post: OnceCell::default(), blocks: BlockCache::default(), parts }
+    }
 }
 
 /// Starts reading a file. Gives its length.
@@ -39,19 +59,17 @@ pub(super) async fn start(
     let reader = Reader { core: source.core.clone(), client: source.caller.clone() };
     let manifest = reader.manifest(digest).await?;
     check(&source, &manifest)?;
-    let list = match manifest.list {
-        None => manifest.blocks.clone(),
-        Some(list) => reader.block(list, 32 * manifest.count()).await?,
-    };
+    let list = reader.list(&manifest).await?;
     let digests = manifest.digests(&list).map_err(ResourceError::Damaged)?;
-    let bytes = manifest.bytes;
+    let (bytes, whole) = (manifest.bytes, source.lent.sha256.or(manifest.sha256));
     let stop = source.stop.clone();
     source.core.tasks.spawn(async move {
+        let _reading = reader.core.files.blocks.reading();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = tx.closed() => {}
-            ended = reader.send(&manifest, digests, &tx) => {
+            ended = reader.send(&manifest, digests, whole, &tx) => {
                 if let Err(error) = ended {
                     let _ = tx.send(Err(error)).await; // nobody reads any more
                 }
@@ -68,12 +86,11 @@ fn check(source: &Source, manifest: &Manifest) -> Result<(), ResourceError> {
         let text = format!("it has {} bytes, not {bytes}", manifest.bytes);
         return Err(ResourceError::Mismatch(text));
     }
-    match lent.sha256.filter(|digest| *digest != manifest.sha256) {
-        Some(digest) => {
-            let text = format!("its SHA-256 is {}, not {digest}", manifest.sha256);
-            Err(ResourceError::Mismatch(text))
+    match (lent.sha256, manifest.sha256) {
+        (Some(wanted), Some(digest)) if wanted != digest => {
+            Err(ResourceError::Mismatch(format!("its SHA-256 is {digest}, not {wanted}")))
         }
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -85,49 +102,62 @@ struct Reader {
 }
 
 impl Reader {
-    /// Sends all blocks in their order, and the end only if the whole is right.
+    /// Sends all blocks in their order, and the end only if the whole has the digest that it was
+    /// said to have, if one was said.
     async fn send(
         &self,
         manifest: &Manifest,
         digests: Vec<Sha256>,
+        whole: Option<Sha256>,
         tx: &Sender,
     ) -> Result<(), ResourceError> {
         let blocks = digests.into_iter().enumerate().map(|(at, digest)| {
             let (reader, len) = (self.clone(), manifest.len_of(at as u64));
-            // A task of its own, so that it gets on while the blocks before it are hashed.
-            let reading = self.core.tasks.spawn(async move { reader.extent(digest, len).await });
-            let abort = tokio_util::task::AbortOnDropHandle::new(reading);
+            // A task of its own, so that it gets on while those before it are taken.
+            let reading = self.core.tasks.spawn(async move { reader.extents(digest, len).await });
+            let abort = AbortOnDropHandle::new(reading);
             async move { abort.await.unwrap_or(Err(ResourceError::Over)) }
         });
         let mut blocks = stream::iter(blocks).buffered(BLOCKS_AT_ONCE);
-        let mut hasher = Hasher::new();
-        while let Some(extent) = blocks.try_next().await? {
-            let hashed = extent.clone();
-            let hashing = tokio::task::spawn_blocking(move || {
-                match hashed {
-                    Extent::Data(bytes) => hasher.update(&bytes),
-                    Extent::Hole(zeros) => hasher.update_zeros(zeros),
+        let mut hasher = whole.map(|_| Hasher::new());
+        while let Some(extents) = blocks.try_next().await? {
+            if let Some(before) = hasher {
+                hasher = Some(hashed(before, extents.clone()).await?);
+            }
+            for extent in extents {
+                if tx.send(Ok(extent)).await.is_err() {
+                    return Ok(()); // nobody reads any more
                 }
-                hasher
-            });
-            hasher = hashing.await.map_err(|_going_down| ResourceError::Over)?;
-            if tx.send(Ok(extent)).await.is_err() {
-                return Ok(()); // nobody reads any more
             }
         }
-        match hasher.finish() {
-            digest if digest == manifest.sha256 => Ok(()),
-            digest => {
-                let text = format!("its SHA-256 is {digest}, not {}", manifest.sha256);
-                Err(ResourceError::Damaged(text))
+        match (whole, hasher.map(Hasher::finish)) {
+            (Some(wanted), Some(digest)) if wanted != digest => {
+                Err(ResourceError::Damaged(format!("its SHA-256 is {digest}, not {wanted}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A block as the driver gets it.
+    async fn extents(&self, digest: Sha256, len: u64) -> Result<Vec<Extent>, ResourceError> {
+        match digest {
+            Sha256::ZEROS => Ok(vec![Extent::Hole(len)]),
+            _ => {
+                let block = self.block(digest, len).await?;
+                Ok(block.iter().cloned().map(Extent::Data).collect())
             }
         }
     }
 
-    async fn extent(&self, digest: Sha256, len: u64) -> Result<Extent, ResourceError> {
-        match digest {
-            Sha256::ZEROS => Ok(Extent::Hole(len)),
-            _ => self.block(digest, len).await.map(Extent::Data),
+    /// The digests of the blocks of a file.
+    async fn list(&self, manifest: &Manifest) -> Result<Bytes, ResourceError> {
+        let len = 32 * manifest.count();
+        match manifest.list {
+            None => Ok(manifest.blocks.clone()),
+            Some(Sha256::ZEROS) => {
+                Ok(vec![0; usize::try_from(len).expect("a list is no longer than a block")].into())
+            }
+            Some(list) => Ok(self.block(list, len).await?.concat().into()),
         }
     }
 
@@ -143,25 +173,25 @@ impl Reader {
     }
 
     /// A block of this length, from the cache or from JetStream.
-    async fn block(&self, digest: Sha256, len: u64) -> Result<Bytes, ResourceError> {
+    async fn block(&self, digest: Sha256, len: u64) -> Result<Block, ResourceError> {
         let key = (self.client.clone(), digest);
         let block = self.core.files.blocks.get(key, self.read_block(digest)).await?;
-        match block.len() as u64 == len {
-            true => Ok(block),
-            false => {
-                let text = format!("block {digest} has {} bytes, not {len}", block.len());
+        match block.iter().map(Bytes::len).sum::<usize>() as u64 {
+            bytes if bytes == len => Ok(block),
+            bytes => {
+                let text = format!("block {digest} has {bytes} bytes, not {len}");
                 Err(ResourceError::Damaged(text))
             }
         }
     }
 
-    async fn read_block(&self, digest: Sha256) -> Result<Bytes, ResourceError> {
+    async fn read_block(&self, digest: Sha256) -> Result<Block, ResourceError> {
         let damaged = |why: String| ResourceError::Damaged(format!("block {digest}: {why}"));
         let first = self.part(digest, 0).await?;
         first.check().map_err(damaged)?;
         let (bytes, coding) = (first.bytes, first.coding);
         let rest = (1..first.parts).map(|n| self.part(digest, n));
-        let rest: Vec<_> = stream::iter(rest).buffered(8).try_collect().await?;
+        let rest: Vec<_> = stream::iter(rest).buffered(PARTS_AT_ONCE).try_collect().await?;
         let parts = [first].into_iter().chain(rest).map(|part| part.data).collect();
         let decoded = tokio::task::spawn_blocking(move || decode(parts, bytes, coding, digest));
         decoded.await.map_err(|_going_down| ResourceError::Over)?.map_err(damaged)
@@ -179,6 +209,7 @@ impl Reader {
         let post = post.map_err(|error| ResourceError::Broker(error.to_string()))?;
         let stored = Stored { client: self.client.clone(), piece };
         let get = Streams::direct_get(&Streams::of(&core.root).files, &stored.under(&core.root));
+        let _turn = core.files.parts.acquire().await.map_err(|_closed| ResourceError::Over)?;
         for look in 0..LOOKS {
             let answer = post.ask(&get).await?;
             match answer.status() {
@@ -200,29 +231,42 @@ impl Reader {
     }
 }
 
-/// The bytes of a block, if they are those of its digest.
-fn decode(parts: Vec<Bytes>, bytes: u64, coding: Coding, digest: Sha256) -> Result<Bytes, String> {
-    let len = usize::try_from(bytes).map_err(|_| "it is too large".to_owned())?;
-    let coded = joined(parts);
-    let block = match coding {
-        Coding::Plain => coded,
-        Coding::Lz4 => lz4_flex::block::decompress(&coded, len).map_err(|e| e.to_string())?.into(),
-    };
-    if block.len() != len {
-        return Err(format!("it has {} bytes, not {len}", block.len()));
-    }
-    match sha256(&block) == digest {
-        true if is_zeros(&block) => Err("it is zeros, which are not stored".to_owned()),
-        true => Ok(block),
-        false => Err("its bytes have another digest".to_owned()),
-    }
+async fn hashed(mut hasher: Hasher, extents: Vec<Extent>) -> Result<Hasher, ResourceError> {
+    let hashing = tokio::task::spawn_blocking(move || {
+        for extent in &extents {
+            match extent {
+                Extent::Data(bytes) => hasher.update(bytes),
+                Extent::Hole(zeros) => hasher.update_zeros(*zeros),
+            }
+        }
+        hasher
+    });
+    hashing.await.map_err(|_going_down| ResourceError::Over)
 }
 
-fn joined(mut parts: Vec<Bytes>) -> Bytes {
-    if parts.len() == 1 {
-        return parts.remove(0);
+/// The bytes of a block, if they are those of its digest.
+fn decode(parts: Vec<Bytes>, bytes: u64, coding: Coding, digest: Sha256) -> Result<Block, String> {
+    let pieces = match coding {
+        Coding::Plain => parts,
+        Coding::Lz4 => {
+            let len = usize::try_from(bytes).map_err(|_| "it is too large".to_owned())?;
+            let block = lz4_flex::block::decompress(&parts.concat(), len);
+            let block = Bytes::from(block.map_err(|error| error.to_string())?);
+            let piece = |at| block.slice(at..block.len().min(at + BLOCK_PART_BYTES_MAX));
+            (0..block.len()).step_by(BLOCK_PART_BYTES_MAX).map(piece).collect()
+        }
+    };
+    let len = pieces.iter().map(Bytes::len).sum::<usize>();
+    if len as u64 != bytes {
+        return Err(format!("it has {len} bytes, not {bytes}"));
     }
-    let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-    parts.iter().for_each(|part| all.extend_from_slice(part));
-    all.freeze()
+    let mut hasher = Hasher::new();
+    pieces.iter().for_each(|piece| hasher.update(piece));
+    match hasher.finish() == digest {
+        true if pieces.iter().all(|piece| is_zeros(piece)) => {
+            Err("it is zeros, which are not stored".to_owned())
+        }
+        true => Ok(pieces.into()),
+        false => Err("its bytes have another digest".to_owned()),
+    }
 }

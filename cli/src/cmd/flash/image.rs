@@ -79,7 +79,7 @@ impl AtBroker {
             return Ok(());
         }
         let stored = client.put(Put { again: true, ..self.put.clone() }).await?;
-        if stored.sha256 != now.stored.sha256 {
+        if stored.manifest != now.stored.manifest {
             let what = format!("store {} again", self.put.file.display());
             let changed = io::Error::other("it is not what it was when the first board got it");
             return Err(CliError::io(what, changed));
