@@ -47,6 +47,9 @@ pub struct Lent {
 pub enum LentFrom {
     /// In JetStream: the file of the caller whose manifest has this digest.
     File(Sha256),
+    /// It is being stored by the caller: a stream, as the next, of the digests of its blocks (all
+    /// but the last of [`BLOCK_BYTES_MAX`]), each as soon as its block is stored.
+    Storing(StreamId),
     /// It comes from the caller: a stream in one direction, as that of arguments in parts.
     Stream(StreamId),
     /// It goes to the caller: the driver writes it.
@@ -155,6 +158,13 @@ impl Lent {
         }
         match &self.from {
             LentFrom::Url(from) => from.check(),
+            LentFrom::Storing(_) => match self.bytes {
+                None => Err("a file that is being stored has a length".to_owned()),
+                Some(bytes) if bytes > FILE_BYTES_MAX => {
+                    Err(format!("a file of {bytes} bytes is over {FILE_BYTES_MAX}"))
+                }
+                Some(_) => Ok(()),
+            },
             LentFrom::File(_) | LentFrom::Stream(_) | LentFrom::Sink(_) => Ok(()),
         }
     }

@@ -106,7 +106,9 @@ impl Progress {
         }
         self.clear(&mut state);
         self.0.out.note(format_args!("{name}: {how}"));
-        self.draw(&mut state);
+        if self.0.is_terminal {
+            self.draw(&mut state); // the others, which were taken away for this line
+        }
     }
 
     /// Takes the bars away.
@@ -178,21 +180,34 @@ fn left(bytes: u64, total: u64, spent: Duration) -> Option<Duration> {
 pub(crate) struct Upload {
     name: String,
     progress: Progress,
+    /// Whether more is shown than this.
+    is_among: bool,
 }
 
 impl Upload {
     pub(crate) fn of(path: &Path, out: Output) -> Self {
+        Self { is_among: false, ..Self::among(path, &Progress::new(out)) }
+    }
+
+    /// Beside what else is shown.
+    pub(crate) fn among(path: &Path, progress: &Progress) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, progress: Progress::new(out) }
+        Self { name, progress: progress.clone(), is_among: true }
     }
 
     /// What [`runtime::Put`] tells how far it is.
-    pub(crate) fn on_moved(&self) -> OnMoved {
-        let (name, progress) = (self.name.clone(), self.progress.clone());
-        Arc::new(move |moved: Moved| {
-            progress.at(&name, "upload", moved.bytes, Some(moved.total));
-            if moved.bytes == moved.total {
-                progress.clear_all();
+    pub(crate) fn on_moved(self) -> OnMoved {
+        Arc::new(move |Moved { bytes, total, sent }: Moved| {
+            self.progress.at(&self.name, "upload", bytes, Some(total));
+            if bytes < total {
+                return;
+            }
+            match self.is_among {
+                true => {
+                    let (total, sent) = (size(total), size(sent));
+                    self.progress.ended(&self.name, &format!("{total}, {sent} sent to the broker"));
+                }
+                false => self.progress.clear_all(),
             }
         })
     }

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     BusError, ByteStream, CallError, ItemStream, LeaseError, LeaseRequest, Lend, LendError, Put,
-    Settings, ShutdownError, Stored, node::Node,
+    Settings, ShutdownError, Stored, Storing, node::Node,
 };
 
 /// One runtime for all blocking handles of the process.
@@ -56,6 +56,15 @@ impl Client {
     /// The driver at `address`.
     pub fn driver(&self, address: &Address) -> Driver {
         Driver(self.0.driver(address))
+    }
+
+    /// [`crate::Client::store`], blocking. [`wait`] for [`Storing::stored`].
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Client::store`].
+    pub fn store(&self, put: Put) -> Result<Storing, LendError> {
+        runtime().block_on(self.0.store(put))
     }
 
     /// [`crate::Client::put`], blocking.

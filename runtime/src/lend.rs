@@ -4,6 +4,7 @@ mod block;
 mod files;
 mod pipe;
 mod store;
+mod storing;
 
 use std::{
     fmt,
@@ -16,9 +17,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-pub use self::files::StoredFile;
 use self::pipe::LentPipe;
-pub use self::store::{Moved, OnMoved, Put, Stored};
+pub use self::{
+    files::StoredFile,
+    store::{Moved, OnMoved, Put, Stored},
+    storing::Storing,
+};
 use crate::{Client, bus::BusError, client::CallError};
 
 /// Something to be lent to one call. Made from a path, from a [`Stored`] file, or by one of these
@@ -33,6 +37,7 @@ pub struct Lend {
 enum What {
     Put(Put),
     Stored(Stored),
+    Storing(Storing),
     Reader(Box<dyn AsyncRead + Send + Unpin>, Option<u64>),
     Writer(Box<dyn LendSink>),
     Url(LentUrl),
@@ -203,6 +208,14 @@ impl Lend {
         let (lent, pipe) = match what {
             What::Put(put) => (client.put(put).await?.lent(), None),
             What::Stored(stored) => (stored.lent(), None),
+            What::Storing(storing) => match storing.is_stored() {
+                Some(stored) => (stored.lent(), None),
+                None => {
+                    let (name, bytes) = (storing.name.clone(), Some(storing.bytes));
+                    let (id, pipe) = LentPipe::from_storing(&client.0, exporter, storing).await?;
+                    (Lent { name, bytes, ..Lent::new(LentFrom::Storing(id)) }, Some(pipe))
+                }
+            },
             What::Url(url) => (Lent::new(LentFrom::Url(url)), None),
             What::Reader(reader, bytes) => {
                 let (id, pipe) = LentPipe::from_reader(&client.0, exporter, reader).await?;
@@ -274,6 +287,12 @@ impl From<&Path> for Lend {
     }
 }
 
+impl From<&Storing> for Lend {
+    fn from(storing: &Storing) -> Self {
+        Self::new(What::Storing(storing.clone()))
+    }
+}
+
 impl From<Stored> for Lend {
     fn from(stored: Stored) -> Self {
         Self::new(What::Stored(stored))
@@ -291,6 +310,7 @@ impl fmt::Debug for Lend {
         let what: &dyn fmt::Debug = match &self.what {
             What::Put(put) => put,
             What::Stored(stored) => stored,
+            What::Storing(storing) => storing,
             What::Reader(..) => &"reader",
             What::Writer(_) => &"writer",
             What::Url(url) => url,

@@ -59,7 +59,7 @@ pub use exporter::{
     AccessRule, ConfigSource, Context, Exporter, ExporterConfig, ExporterError, Hook, HookFailure,
     Hooks, LeaseRules, Metrics, ShutdownError, Stopped, TurnGuard,
 };
-pub use lend::{Lend, LendError, LendSink, Moved, OnMoved, Put, Stored, StoredFile};
+pub use lend::{Lend, LendError, LendSink, Moved, OnMoved, Put, Stored, StoredFile, Storing};
 pub use local::{Served, serve};
 pub use log::LogTap;
 pub use node::{Factory, Node, Role};

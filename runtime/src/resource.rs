@@ -271,6 +271,7 @@ impl Source {
         let (tx, mut extents) = mpsc::channel(AHEAD);
         let lent_bytes = match self.lent.from.clone() {
             LentFrom::File(digest) => file::start(self, digest, tx).await?,
+            LentFrom::Storing(id) => file::start_early(self, id, tx)?,
             LentFrom::Stream(id) => stream::start(self, id, tx)?,
             LentFrom::Url(from) => url::start(self, from, tx).await?,
             LentFrom::Sink(_) => return Err(ResourceError::Direction("read, and it is a sink")),

@@ -29,9 +29,9 @@ const JOBS: usize = 64;
 /// Write an image to a flasher, a storage or a storage multiplexer.
 ///
 /// The image is stored at the broker once, whatever the number of boards, and not at all if it is
-/// there; if it is removed or ages out before every board has it, it is stored again. gzip, xz,
-/// bzip2 and zstd are unpacked on the exporter. `-` is stdin; `https://…` and `s3://…` are fetched
-/// by the exporter.
+/// there; boards begin with what is there while the rest is on its way. If it is removed or ages
+/// out before every board has it, it is stored again. gzip, xz, bzip2 and zstd are unpacked on the
+/// exporter. `-` is stdin; `https://…` and `s3://…` are fetched by the exporter.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "jmp-bus flash [OPTIONS] TARGET IMAGE\n       \
                       jmp-bus flash [OPTIONS] --selector SELECTOR --all IMAGE")]
@@ -98,8 +98,9 @@ impl Cmd {
             let what = "a driver that takes images (flasher, storage, storage-mux)".to_owned();
             return Err(CliError::NotFound { what, instead });
         }
-        let image = self.image(session, client, &image, boards.len()).await?;
-        self.flash(session, client, &image, boards).await
+        let progress = Progress::new(session.out);
+        let image = self.image(session, client, &image, boards.len(), &progress).await?;
+        self.flash(session, client, &image, boards, &progress).await
     }
 
     async fn found(&self, client: &Client) -> Result<Vec<Found>, CliError> {
@@ -156,13 +157,14 @@ impl Cmd {
         client: &Client,
         word: &str,
         boards: usize,
+        progress: &Progress,
     ) -> Result<Image, CliError> {
         if boards > 1 && !self.all {
             let text = format!("the selector matches {boards} drivers; add --all");
             return Err(CliError::Usage(text));
         }
         match Lent::read(word)? {
-            Lent::File(path) => Image::put(client, Put::new(path), session.out).await,
+            Lent::File(path) => Image::put(client, Put::new(path), progress).await,
             Lent::Url(url) => Ok(Image::Url(url)),
             Lent::Object(object) => Ok(Image::Object(object)),
             lent if boards == 1 => {
@@ -181,10 +183,11 @@ impl Cmd {
         client: &Client,
         image: &Image,
         boards: Vec<Board>,
+        progress: &Progress,
     ) -> Result<(), CliError> {
-        let (all, progress) = (boards.len(), Progress::new(session.out));
+        let all = boards.len();
         let jobs = self.jobs.map_or(JOBS, usize::from);
-        let flashing = stream::iter(boards).map(|board| self.one(client, image, board, &progress));
+        let flashing = stream::iter(boards).map(|board| self.one(client, image, board, progress));
         let mut flashing = Box::pin(flashing.buffer_unordered(jobs));
         let mut flashed = Vec::new();
         while let Some(one) = flashing.next().await {
@@ -201,10 +204,14 @@ impl Cmd {
         flashed.sort_by(|a, b| a.address.cmp(&b.address));
         report(session, &flashed).await?;
         let failed = flashed.iter().filter(|one| one.ended.is_err()).count();
-        match (all, failed) {
-            (_, 0) => Ok(()),
-            (1, _) => flashed.remove(0).ended.map(drop),
-            _ => Err(CliError::Some { failed, all }),
+        if failed == 0 {
+            image.settle().await;
+            return Ok(());
+        }
+        match (image.trouble().await, all) {
+            (Some(trouble), _) => Err(trouble),
+            (None, 1) => flashed.remove(0).ended.map(drop),
+            (None, _) => Err(CliError::Some { failed, all }),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use bus_schema::{
     ExporterName, Sink, StreamId,
+    limits::BLOCK_BYTES_MAX,
     message::ResetCode,
     subject::{ExporterVerb, To},
 };
@@ -18,7 +19,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{LendError, LendSink};
+use super::{LendError, LendSink, Storing};
 use crate::{
     client::{Inner, plug, speak},
     stream::{ByteStream, DataLine, PipeDirection, PipeEnd},
@@ -43,16 +44,43 @@ impl LentPipe {
         exporter: &ExporterName,
         mut reader: Box<dyn AsyncRead + Send + Unpin>,
     ) -> Result<(StreamId, Self), LendError> {
-        let (id, end) = plug(inner, exporter, PipeDirection::SendOnly)?;
-        inner.bulk().await?;
-        let data = DataLine::Subject(inner.subject(exporter, To::Stream(ExporterVerb::Up, id)));
-        let over = lend(inner, exporter, id, end, data, |mut pipe| async move {
+        Self::to_driver(inner, exporter, async move |mut pipe: ByteStream| {
             match copy(&mut reader, &mut pipe).await {
                 // It fails only if the stream was cut off, and then nobody wants the rest.
                 Ok(_bytes) => drop(pipe.shutdown().await),
                 Err(error) => pipe.reset(format_args!("what was lent cannot be read: {error}")),
             }
-        });
+        })
+        .await
+    }
+
+    /// Lends a file that is being stored.
+    pub(super) async fn from_storing(
+        inner: &Arc<Inner>,
+        exporter: &ExporterName,
+        storing: Storing,
+    ) -> Result<(StreamId, Self), LendError> {
+        Self::to_driver(inner, exporter, async move |mut pipe: ByteStream| {
+            let count = storing.bytes.div_ceil(BLOCK_BYTES_MAX);
+            if let Err(error) = storing.tell(count, &mut pipe).await {
+                pipe.reset(format_args!("what was lent could not be stored: {error}"));
+            }
+        })
+        .await
+    }
+
+    async fn to_driver<F>(
+        inner: &Arc<Inner>,
+        exporter: &ExporterName,
+        fill: impl FnOnce(ByteStream) -> F + Send + 'static,
+    ) -> Result<(StreamId, Self), LendError>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let (id, end) = plug(inner, exporter, PipeDirection::SendOnly)?;
+        inner.bulk().await?;
+        let data = DataLine::Subject(inner.subject(exporter, To::Stream(ExporterVerb::Up, id)));
+        let over = lend(inner, exporter, id, end, data, fill);
         Ok((id, Self { done: None, _over: over.drop_guard() }))
     }
 

@@ -25,7 +25,7 @@ use bus_schema::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
-    sync::{Mutex, OnceCell},
+    sync::{Mutex, OnceCell, watch},
     time::{Instant, timeout},
 };
 
@@ -33,6 +33,7 @@ use super::{
     LendError,
     block::{Block, Spare},
     cannot_read, file_name,
+    storing::{State, Storing},
 };
 use crate::{
     Client,
@@ -115,38 +116,31 @@ impl Client {
     ///
     /// [`LendError`]; what was stored until then is found by the next attempt.
     pub async fn put(&self, put: Put) -> Result<Stored, LendError> {
+        self.store(put).await?.stored().await
+    }
+
+    /// Begins to store a file, which may be lent at once: a driver takes what is there while the
+    /// rest is on its way. If that never comes, the driver has begun for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LendError`] if the file cannot be opened, or the broker not be reached.
+    pub async fn store(&self, put: Put) -> Result<Storing, LendError> {
         let store = Store::open(self.0.clone(), put.again).await?;
-        let name = put.name.clone().unwrap_or_else(|| file_name(&put.file));
-        let file = blocking(move || Source::open(put.file)).await??;
-        let (total, stored) = (file.bytes, AtomicU64::new(0));
-        let blocks = (0..total.div_ceil(BLOCK_BYTES_MAX)).map(|n| {
-            let (store, stored, on_moved, file) = (&store, &stored, &put.on_moved, file.clone());
-            async move {
-                let mut at = n * BLOCK_BYTES_MAX;
-                let len = (total - at).min(BLOCK_BYTES_MAX);
-                let read = move |part: &mut [u8]| {
-                    file.read(part, at)?;
-                    at += part.len() as u64;
-                    Ok(())
-                };
-                let digest = store.block(len, read).await?;
-                let bytes = stored.fetch_add(len, Ordering::Relaxed) + len;
-                if let Some(on_moved) = on_moved {
-                    on_moved(Moved { bytes, total, sent: store.sent() });
-                }
-                Ok::<_, LendError>((n, digest))
+        let name = put.name.unwrap_or_else(|| file_name(&put.file));
+        let (file, on_moved) = (blocking(move || Source::open(put.file)).await??, put.on_moved);
+        let (bytes, of) = (file.bytes, name.clone());
+        Ok(Storing::begin(name, bytes, async move |state| {
+            let stop = store.inner.stop.clone();
+            let storing = store.file(of, file, on_moved, &state);
+            if let Some(ended) = stop.run_until_cancelled(storing).await {
+                state.send_modify(|state| state.end(ended));
             }
-        });
-        let blocks = stream::iter(blocks).buffer_unordered(BLOCKS_AT_ONCE);
-        let mut digests: Vec<_> = blocks.try_collect().await?;
-        digests.sort_unstable_by_key(|(n, _)| *n);
-        let list = digests.iter().flat_map(|(_, digest)| digest.0).collect();
-        let manifest = store.manifest(name.clone(), total, list).await?;
-        Ok(Stored { manifest, name, bytes: total, sent: store.sent() })
+        }))
     }
 }
 
-/// A file that is being stored.
+/// A file, as it is read to be stored.
 #[derive(Clone)]
 struct Source {
     path: Arc<Path>,
@@ -211,6 +205,40 @@ impl Store {
         StoredAt { client: self.inner.name.clone(), piece }.under(&self.inner.root)
     }
 
+    /// Stores the blocks of a file, then its manifest.
+    async fn file(
+        &self,
+        name: String,
+        file: Source,
+        on_moved: Option<OnMoved>,
+        state: &watch::Sender<State>,
+    ) -> Result<Stored, LendError> {
+        let (total, stored) = (file.bytes, AtomicU64::new(0));
+        let blocks = (0..total.div_ceil(BLOCK_BYTES_MAX)).map(|n| {
+            let (file, stored, on_moved) = (file.clone(), &stored, &on_moved);
+            async move {
+                let mut at = n * BLOCK_BYTES_MAX;
+                let len = (total - at).min(BLOCK_BYTES_MAX);
+                let read = move |part: &mut [u8]| {
+                    file.read(part, at)?;
+                    at += part.len() as u64;
+                    Ok(())
+                };
+                let digest = self.block(len, read).await?;
+                state.send_modify(|state| state.add(n, digest));
+                let bytes = stored.fetch_add(len, Ordering::Relaxed) + len;
+                if let Some(on_moved) = on_moved {
+                    on_moved(Moved { bytes, total, sent: self.sent() });
+                }
+                Ok::<_, LendError>(())
+            }
+        });
+        stream::iter(blocks).buffer_unordered(BLOCKS_AT_ONCE).try_collect::<()>().await?;
+        let list = state.borrow().list().into();
+        let manifest = self.manifest(name.clone(), total, list).await?;
+        Ok(Stored { manifest, name, bytes: total, sent: self.sent() })
+    }
+
     /// Stores a block, of which `read` gives the next bytes, unless it is there or zeros.
     async fn block(
         &self,
@@ -264,15 +292,13 @@ impl Store {
         Ok(digest)
     }
 
-    /// Whether the broker has the piece, asked without the right to read it.
+    /// Whether the broker has the piece, asked without the right to read it; never if it is to be
+    /// stored again. Fails if there is nothing to store it in.
     async fn is_there(&self, piece: Piece) -> Result<bool, LendError> {
-        if self.again {
-            return Ok(false);
-        }
         let headers = [("Nats-Expected-Last-Subject-Sequence", NEVER)];
         let said = self.ask(piece, &headers, Bytes::new()).await?;
         match said.error {
-            Some(PubError { err_code: WRONG_LAST_SEQUENCE, description }) => {
+            Some(PubError { err_code: WRONG_LAST_SEQUENCE, description }) if !self.again => {
                 let last = description.rsplit(' ').next().and_then(|last| last.parse::<u64>().ok());
                 Ok(last.is_some_and(|last| last > 0))
             }
@@ -302,18 +328,18 @@ impl Store {
         message: Bytes,
     ) -> Result<PubAck, LendError> {
         let began = Instant::now();
+        // That nobody answers is told only on the connection that hears the answers.
+        let mut conn = if message.is_empty() { self.inner.control() } else { &self.bulk };
         while began.elapsed() < OUTAGE_MAX {
             let subject = self.subject(piece);
             let mut answers = self.inner.jetstream_box(1, &Subject::from(subject.clone()));
             let reply = answers.subject.clone();
             let sent = async {
                 match headers {
-                    [] => self.bulk.request(subject, reply, message.clone()).await?,
+                    [] => conn.request(subject, reply, message.clone()).await?,
                     _ => {
-                        let message = message.clone();
-                        self.bulk
-                            .publish_with(subject, Some(reply.to_string()), headers, message)
-                            .await?;
+                        let (reply, message) = (Some(reply.to_string()), message.clone());
+                        conn.publish_with(subject, reply, headers, message).await?;
                     }
                 }
                 Ok::<_, BusError>(timeout(PATIENCE, answers.next()).await)
@@ -321,7 +347,7 @@ impl Store {
             match timeout(OUTAGE_MAX, sent).await {
                 Ok(answer) => match answer? {
                     Ok(answer) => return PubAck::read(&answer?),
-                    Err(_elapsed) => {}
+                    Err(_elapsed) => conn = self.inner.control(),
                 },
                 Err(_elapsed) => break,
             }

@@ -1,14 +1,14 @@
 //! A file in JetStream, as an exporter reads it: blocks ahead of the driver, each checked.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bus_schema::{
-    BlockPart, ClientName, Coding, Manifest, Sha256, codec,
-    limits::BLOCK_PART_BYTES_MAX,
+    BlockPart, ClientName, Coding, Manifest, Sha256, StreamId, codec,
+    limits::{BLOCK_BYTES_MAX, BLOCK_PART_BYTES_MAX},
     subject::{Piece, Stored, Streams},
 };
-use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::sleep,
@@ -19,6 +19,7 @@ use super::{
     Extent, ResourceError, Sender, Source,
     cache::{Block, BlockCache},
     post::Post,
+    stream::LentStream,
 };
 use crate::{
     digest::{Hasher, is_zeros, sha256},
@@ -61,22 +62,64 @@ pub(super) async fn start(
     check(&source, &manifest)?;
     let list = reader.list(&manifest).await?;
     let digests = manifest.digests(&list).map_err(ResourceError::Damaged)?;
-    let (bytes, whole) = (manifest.bytes, source.lent.sha256.or(manifest.sha256));
-    let stop = source.stop.clone();
-    source.core.tasks.spawn(async move {
-        let _reading = reader.core.files.blocks.reading();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = tx.closed() => {}
-            ended = reader.send(&manifest, digests, whole, &tx) => {
-                if let Err(error) = ended {
-                    let _ = tx.send(Err(error)).await; // nobody reads any more
+    let cut = Cut { bytes: manifest.bytes, block_bytes: manifest.block_bytes };
+    let whole = source.lent.sha256.or(manifest.sha256);
+    reader.start(source, cut, stream::iter(digests.into_iter().map(Ok)), whole, tx);
+    Ok(Some(cut.bytes))
+}
+
+/// Starts reading a file that is still being stored. Gives its length.
+pub(super) fn start_early(
+    source: Source,
+    id: StreamId,
+    tx: Sender,
+) -> Result<Option<u64>, ResourceError> {
+    let reader = Reader { core: source.core.clone(), client: source.caller.clone() };
+    let cut = Cut { bytes: source.lent.bytes.unwrap_or_default(), block_bytes: BLOCK_BYTES_MAX };
+    let digests = told(LentStream::open(&source, id)?, cut.count());
+    let whole = source.lent.sha256;
+    reader.start(source, cut, digests, whole, tx);
+    Ok(Some(cut.bytes))
+}
+
+/// The digests of `count` blocks, as the caller tells them.
+fn told(from: LentStream, count: u64) -> impl Stream<Item = Result<Sha256, ResourceError>> + Send {
+    stream::try_unfold((from, BytesMut::new(), 0), move |(from, mut rest, mut n)| async move {
+        let damaged = |text: String| Err(ResourceError::Damaged(text));
+        while rest.len() < size_of::<Sha256>() || n == count {
+            if n == count && !rest.is_empty() {
+                return damaged(format!("the list of its blocks goes on after {count}"));
+            }
+            match from.next().await? {
+                Some(more) => rest.extend_from_slice(&more),
+                None if n == count => return Ok(None),
+                None => {
+                    return damaged(format!("the list of its blocks ends after {n} of {count}"));
                 }
             }
         }
-    });
-    Ok(Some(bytes))
+        n += 1;
+        let digest = rest.split_to(size_of::<Sha256>());
+        let digest = Sha256(digest[..].try_into().expect("as long as a digest"));
+        Ok(Some((digest, (from, rest, n))))
+    })
+}
+
+/// How a file is cut into blocks.
+#[derive(Clone, Copy)]
+struct Cut {
+    bytes: u64,
+    block_bytes: u64,
+}
+
+impl Cut {
+    fn count(self) -> u64 {
+        self.bytes.div_ceil(self.block_bytes)
+    }
+
+    fn len_of(self, block: u64) -> u64 {
+        self.bytes.saturating_sub(block * self.block_bytes).min(self.block_bytes)
+    }
 }
 
 /// Whether the manifest is of what the caller says that it lends.
@@ -102,23 +145,50 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads a file for as long as somebody wants it.
+    fn start(
+        self,
+        source: Source,
+        cut: Cut,
+        digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send + 'static,
+        whole: Option<Sha256>,
+        tx: Sender,
+    ) {
+        let Source { core, stop, .. } = source;
+        core.tasks.spawn(async move {
+            let _reading = self.core.files.blocks.reading();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = tx.closed() => {}
+                ended = self.send(cut, digests, whole, &tx) => {
+                    if let Err(error) = ended {
+                        let _ = tx.send(Err(error)).await; // nobody reads any more
+                    }
+                }
+            }
+        });
+    }
+
     /// Sends all blocks in their order, and the end only if the whole has the digest that it was
     /// said to have, if one was said.
     async fn send(
         &self,
-        manifest: &Manifest,
-        digests: Vec<Sha256>,
+        cut: Cut,
+        digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send,
         whole: Option<Sha256>,
         tx: &Sender,
     ) -> Result<(), ResourceError> {
-        let blocks = digests.into_iter().enumerate().map(|(at, digest)| {
-            let (reader, len) = (self.clone(), manifest.len_of(at as u64));
+        let blocks = digests.enumerate().map(|(at, digest)| {
+            let (reader, len) = (self.clone(), cut.len_of(at as u64));
             // A task of its own, so that it gets on while those before it are taken.
-            let reading = self.core.tasks.spawn(async move { reader.extents(digest, len).await });
-            let abort = AbortOnDropHandle::new(reading);
-            async move { abort.await.unwrap_or(Err(ResourceError::Over)) }
+            let reading = digest.map(|digest| {
+                let reading = async move { reader.extents(digest, len).await };
+                AbortOnDropHandle::new(self.core.tasks.spawn(reading))
+            });
+            async move { reading?.await.unwrap_or(Err(ResourceError::Over)) }
         });
-        let mut blocks = stream::iter(blocks).buffered(BLOCKS_AT_ONCE);
+        let mut blocks = pin!(blocks.buffered(BLOCKS_AT_ONCE));
         let mut hasher = whole.map(|_| Hasher::new());
         while let Some(extents) = blocks.try_next().await? {
             if let Some(before) = hasher {

@@ -116,6 +116,26 @@ fn a_lent_file() {
 }
 
 #[test]
+fn a_lent_file_that_is_being_stored() {
+    let lent = Lent { bytes: Some(5_000_000), ..Lent::new(LentFrom::Storing(STREAM)) };
+    assert_lent(
+        &lent,
+        "
+            82 | map of 2
+              a4 66726f6d 81 | from: map of 1
+                a7 73746f72696e67 | storing: 00000000000000ab0000000000000001
+                  d920 3030303030303030303030303030616230303030303030303030303030303031
+              a5 6279746573  ce 004c4b40 | bytes: 5000000
+        ",
+    );
+    assert!(lent.check().is_ok());
+    for (bytes, problem) in [(None, "has a length"), (Some(u64::MAX), "is over")] {
+        let said = Lent { bytes, ..lent.clone() }.check().unwrap_err();
+        assert!(said.contains(problem), "{said}");
+    }
+}
+
+#[test]
 fn a_lent_stream_and_a_lent_sink() {
     let stream = Lent { packing: Packing::Zstd, ..Lent::new(LentFrom::Stream(STREAM)) };
     assert_lent(

@@ -5,12 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use runtime::{Client, Lend, Put, Stored};
+use runtime::{Client, Lend, Put, Storing};
 
 use crate::{
     advice::CliError,
     bucket::Object,
-    output::Output,
     progress::{Progress, Upload, size},
 };
 
@@ -22,28 +21,46 @@ pub(super) enum Image {
     Object(Object),
 }
 
-/// A file at the broker. It may be removed there, or age out, before every board has it.
+/// A file at the broker, or on its way there: boards begin with what is there. It may be removed,
+/// or age out, before every board has it.
 pub(super) struct AtBroker {
     put: Put,
     now: tokio::sync::Mutex<Now>,
 }
 
 struct Now {
-    stored: Stored,
+    storing: Storing,
     /// How often it was stored again.
     again: u32,
 }
 
 impl Image {
-    /// Stores a file, unless it is there.
-    pub(super) async fn put(client: &Client, put: Put, out: Output) -> Result<Self, CliError> {
-        let upload = Upload::of(&put.file, out);
-        let put = Put { on_moved: Some(upload.on_moved()), ..put };
-        let stored = client.put(put.clone()).await?;
-        let (bytes, sent) = (size(stored.bytes), size(stored.sent));
-        out.note(format_args!("{}: {bytes}, {sent} sent to the broker", stored.name));
-        let now = tokio::sync::Mutex::new(Now { stored, again: 0 });
+    /// Begins to store a file.
+    pub(super) async fn put(
+        client: &Client,
+        put: Put,
+        progress: &Progress,
+    ) -> Result<Self, CliError> {
+        let on_moved = Some(Upload::among(&put.file, progress).on_moved());
+        let storing = client.store(Put { on_moved, ..put.clone() }).await?;
+        let now = tokio::sync::Mutex::new(Now { storing, again: 0 });
         Ok(Self::Stored(AtBroker { put, now }))
+    }
+
+    /// Waits until it is stored, to be found by the next flash.
+    pub(super) async fn settle(&self) {
+        if let Self::Stored(file) = self {
+            let storing = file.now.lock().await.storing.clone();
+            drop(storing.stored().await); // the boards have it: what was flashed was flashed
+        }
+    }
+
+    /// Why the image could not be stored, if that is why boards did not get it.
+    pub(super) async fn trouble(&self) -> Option<CliError> {
+        match self {
+            Self::Stored(file) => Some(file.now.lock().await.storing.trouble()?.into()),
+            _ => None,
+        }
     }
 
     pub(super) async fn lend(&self) -> Result<Lend, CliError> {
@@ -53,7 +70,7 @@ impl Image {
                 let mut lend = lend.lock().unwrap_or_else(PoisonError::into_inner);
                 lend.take().ok_or_else(used)
             }
-            Self::Stored(file) => Ok(Lend::from(&file.now.lock().await.stored)),
+            Self::Stored(file) => Ok(Lend::from(&file.now.lock().await.storing)),
             Self::Url(url) => Ok(Lend::url(url, std::iter::empty::<(String, String)>())),
             Self::Object(object) => object.source().await,
         }
@@ -78,15 +95,17 @@ impl AtBroker {
         if now.again != seen {
             return Ok(());
         }
-        let stored = client.put(Put { again: true, ..self.put.clone() }).await?;
-        if stored.manifest != now.stored.manifest {
+        let (before, put) = (now.storing.stored().await?, self.put.clone());
+        let storing = client.store(Put { again: true, ..put }).await?;
+        let stored = storing.stored().await?;
+        if stored.manifest != before.manifest {
             let what = format!("store {} again", self.put.file.display());
             let changed = io::Error::other("it is not what it was when the first board got it");
             return Err(CliError::io(what, changed));
         }
         let sent = size(stored.sent);
         progress.ended(&stored.name, &format!("was gone from the broker: {sent} sent again"));
-        *now = Now { stored, again: seen + 1 };
+        *now = Now { storing, again: seen + 1 };
         Ok(())
     }
 }
