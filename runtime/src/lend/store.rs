@@ -130,7 +130,7 @@ impl Client {
         let name = put.name.unwrap_or_else(|| file_name(&put.file));
         let (file, on_moved) = (blocking(move || Source::open(put.file)).await??, put.on_moved);
         let (bytes, of) = (file.bytes, name.clone());
-        Ok(Storing::begin(name, bytes, async move |state| {
+        Ok(Storing::begin(&self.0.tasks, name, bytes, async move |state| {
             let stop = store.inner.stop.clone();
             let storing = store.file(of, file, on_moved, &state);
             if let Some(ended) = stop.run_until_cancelled(storing).await {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use bus_schema::Sha256;
 use tokio::{io::AsyncWriteExt as _, sync::watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{LendError, Stored};
 use crate::stream::ByteStream;
@@ -33,6 +33,7 @@ pub(super) struct State {
 impl Storing {
     /// Stores as `storing` does, which tells how far it is.
     pub(super) fn begin<F>(
+        tasks: &TaskTracker,
         name: String,
         bytes: u64,
         storing: impl FnOnce(watch::Sender<State>) -> F,
@@ -41,7 +42,7 @@ impl Storing {
         F: Future<Output = ()> + Send + 'static,
     {
         let (tx, state) = watch::channel(State::default());
-        let task = tokio::spawn(storing(tx));
+        let task = tasks.spawn(storing(tx));
         Self { name, bytes, state, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 

@@ -62,10 +62,9 @@ pub(super) async fn start(
     check(&source, &manifest)?;
     let list = reader.list(&manifest).await?;
     let digests = manifest.digests(&list).map_err(ResourceError::Damaged)?;
-    let cut = Cut { bytes: manifest.bytes, block_bytes: manifest.block_bytes };
-    let whole = source.lent.sha256.or(manifest.sha256);
-    reader.start(source, cut, stream::iter(digests.into_iter().map(Ok)), whole, tx);
-    Ok(Some(cut.bytes))
+    let bytes = manifest.bytes;
+    reader.start(source, manifest, stream::iter(digests.into_iter().map(Ok)), tx);
+    Ok(Some(bytes))
 }
 
 /// Starts reading a file that is still being stored. Gives its length.
@@ -75,11 +74,19 @@ pub(super) fn start_early(
     tx: Sender,
 ) -> Result<Option<u64>, ResourceError> {
     let reader = Reader { core: source.core.clone(), client: source.caller.clone() };
-    let cut = Cut { bytes: source.lent.bytes.unwrap_or_default(), block_bytes: BLOCK_BYTES_MAX };
-    let digests = told(LentStream::open(&source, id)?, cut.count());
-    let whole = source.lent.sha256;
-    reader.start(source, cut, digests, whole, tx);
-    Ok(Some(cut.bytes))
+    let bytes = source.lent.bytes.unwrap_or_default();
+    // As it will be, but for the list of its blocks.
+    let manifest = Manifest {
+        name: String::new(),
+        bytes,
+        sha256: None,
+        block_bytes: BLOCK_BYTES_MAX,
+        blocks: Bytes::new(),
+        list: None,
+    };
+    let digests = told(LentStream::open(&source, id)?, manifest.count());
+    reader.start(source, manifest, digests, tx);
+    Ok(Some(bytes))
 }
 
 /// The digests of `count` blocks, as the caller tells them.
@@ -103,23 +110,6 @@ fn told(from: LentStream, count: u64) -> impl Stream<Item = Result<Sha256, Resou
         let digest = Sha256(digest[..].try_into().expect("as long as a digest"));
         Ok(Some((digest, (from, rest, n))))
     })
-}
-
-/// How a file is cut into blocks.
-#[derive(Clone, Copy)]
-struct Cut {
-    bytes: u64,
-    block_bytes: u64,
-}
-
-impl Cut {
-    fn count(self) -> u64 {
-        self.bytes.div_ceil(self.block_bytes)
-    }
-
-    fn len_of(self, block: u64) -> u64 {
-        self.bytes.saturating_sub(block * self.block_bytes).min(self.block_bytes)
-    }
 }
 
 /// Whether the manifest is of what the caller says that it lends.
@@ -149,19 +139,19 @@ impl Reader {
     fn start(
         self,
         source: Source,
-        cut: Cut,
+        manifest: Manifest,
         digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send + 'static,
-        whole: Option<Sha256>,
         tx: Sender,
     ) {
-        let Source { core, stop, .. } = source;
+        let Source { core, stop, lent, .. } = source;
+        let whole = lent.sha256.or(manifest.sha256);
         core.tasks.spawn(async move {
             let _reading = self.core.files.blocks.reading();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 () = tx.closed() => {}
-                ended = self.send(cut, digests, whole, &tx) => {
+                ended = self.send(&manifest, digests, whole, &tx) => {
                     if let Err(error) = ended {
                         let _ = tx.send(Err(error)).await; // nobody reads any more
                     }
@@ -174,13 +164,13 @@ impl Reader {
     /// said to have, if one was said.
     async fn send(
         &self,
-        cut: Cut,
+        manifest: &Manifest,
         digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send,
         whole: Option<Sha256>,
         tx: &Sender,
     ) -> Result<(), ResourceError> {
         let blocks = digests.enumerate().map(|(at, digest)| {
-            let (reader, len) = (self.clone(), cut.len_of(at as u64));
+            let (reader, len) = (self.clone(), manifest.len_of(at as u64));
             // A task of its own, so that it gets on while those before it are taken.
             let reading = digest.map(|digest| {
                 let reading = async move { reader.extents(digest, len).await };
