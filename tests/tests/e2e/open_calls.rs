@@ -102,6 +102,8 @@ async fn a_record_is_closed_when_its_caller_gives_the_call_up() -> anyhow::Resul
         record.end().and_then(|end| end.fault.clone()).expect("a fault").kind.as_str(),
         "cancelled"
     );
+    // The method that did not look is cut off after as long as a shutdown waits for it.
+    MirrorClient::new(served.driver()).go().await?;
     served.shutdown().await?;
     Ok(())
 }
