@@ -75,12 +75,13 @@ pub(crate) async fn write(
     ended.await?;
     let bytes = at - offset;
     let sha256 = hasher.map(hex).or(known.map(|known| known.to_string()));
-    if let (true, Some(sha256)) = (verify, &sha256) {
+    if verify {
         medium.forget_cache();
         let there = hash(cx, meter, "verify", &medium, offset, bytes).await?;
-        if there != *sha256 {
+        if sha256.as_ref() != Some(&there) {
+            let wanted = sha256.unwrap_or_default();
             let text =
-                format!("the medium does not have what was written: SHA-256 {there}, not {sha256}");
+                format!("the medium does not have what was written: SHA-256 {there}, not {wanted}");
             return Err(Fault::device(text));
         }
     }

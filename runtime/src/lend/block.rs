@@ -108,7 +108,8 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).expect("a block has few parts")
 }
 
-/// Messages that were sent, to be written again: fresh memory costs more than what is done with it.
+/// Messages that were sent, to be written again: fresh memory costs a page fault
+/// for every 4 KiB.
 #[derive(Default)]
 pub(super) struct Spare(Mutex<Vec<BytesMut>>);
 

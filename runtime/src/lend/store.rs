@@ -44,7 +44,7 @@ use crate::{
 
 /// Blocks on their way at once: 16 MiB, a quarter of the broker's `max_pending`.
 const BLOCKS_AT_ONCE: usize = 4;
-/// Parts of one block on their way at once: all of them.
+/// Parts of one block on their way at once: all that it has where the broker takes the largest.
 const PARTS_AT_ONCE: usize = 8;
 /// An acknowledgement that does not come in this time is asked for again.
 const PATIENCE: Duration = Duration::from_secs(5);
