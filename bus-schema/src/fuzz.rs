@@ -3,19 +3,20 @@
 
 use std::str::from_utf8;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize as _;
 
 use crate::{
-    Address, AdminAsk, Administered, Args, BlockPart, Board, CallId, ClientName, DriverId, Event,
-    Field, HookId, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk, LeaseNews, LeaseTarget,
-    Leased, Lent, LogLines, Manifest, Method, MethodName, Path, Place, Presence, Root, Selector,
-    Session, Sha256, StreamId, TicketId, TreeRecord, Type, Value, Variant,
+    Address, AdminAsk, Administered, Args, BlockNews, BlockPart, Board, CallId, ClientName,
+    DriverId, Event, Field, HookId, Incarnation, Interface, InterfaceDigest, Kind, LeaseAsk,
+    LeaseNews, LeaseTarget, Leased, Lent, LogLines, Manifest, Method, MethodName, Path, Place,
+    Presence, Root, Selector, Session, Sha256, StreamId, TicketId, TreeRecord, Type, Value,
+    Variant,
     codec::{self, Message},
     message::{
         Ack, Ask, Call, Calls, Cancel, Data, Open, Opened, Ping, Pong, Replies, Reply, Reset, Told,
     },
-    subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored},
+    subject::{FromAdmin, FromClient, FromExporter, Inbox, Spoken, Stored, StoredTo},
 };
 
 /// One decoder.
@@ -48,6 +49,7 @@ pub const ENTRIES: &[(&str, Entry)] = &[
     ("interface", message::<Interface>),
     ("manifest", manifest),
     ("block", block),
+    ("block-news", block_news),
     ("lent", lent),
     ("event", message::<Event>),
     ("log", message::<LogLines>),
@@ -127,6 +129,16 @@ pub fn block(bytes: &[u8]) {
     }
 }
 
+/// News of the blocks of a file.
+pub fn block_news(bytes: &[u8]) {
+    let (mut rest, mut written) = (BytesMut::from(bytes), Vec::new());
+    while let Ok(Some(news)) = BlockNews::take(&mut rest) {
+        news.write(&mut written);
+    }
+    written.extend_from_slice(&rest);
+    assert_eq!(written, bytes);
+}
+
 /// A resource as an argument.
 pub fn lent(bytes: &[u8]) {
     let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -153,6 +165,9 @@ pub fn subjects(bytes: &[u8]) {
         assert_eq!(subject.under(&root), text);
     }
     if let Ok(subject) = Stored::read(&root, text) {
+        assert_eq!(subject.under(&root), text);
+    }
+    if let Ok(subject) = StoredTo::read(&root, text) {
         assert_eq!(subject.under(&root), text);
     }
     let _ = Spoken::speaker(&root, text);

@@ -17,6 +17,7 @@
 
 mod address;
 mod admin;
+mod block_news;
 pub mod codec;
 mod event;
 mod fault;
@@ -39,6 +40,7 @@ mod value;
 
 pub use address::{Address, AddressError, Path, Selector, SelectorError, Target};
 pub use admin::{AdminAction, AdminAsk, Administered};
+pub use block_news::{BlockNews, BlockNewsError};
 pub use bus_macros::{Describe, driver, interface};
 pub use event::{Event, EventKind};
 pub use fault::{Failure, Fault, FaultKind, Refusal, RefusalCode};

@@ -161,6 +161,7 @@ pub const TABLE: &[Grant] = &[
     publish(SubjectSet::ReadOut, &[Observer]),
     publish(SubjectSet::ReadOutLast, &[Observer]),
     publish(SubjectSet::Files, &[Client, Admin]),
+    subscribe(SubjectSet::FilesTo, &[Exporter]),
     publish(SubjectSet::ReadFiles, &[Exporter]),
     publish(SubjectSet::ReadEvents, &[Client, Observer]),
     publish(SubjectSet::ReadLogs, &[Client, Observer]),

@@ -30,7 +30,7 @@ pub use self::{
     jetstream::{JETSTREAM_REQUESTS, Streams},
     service::ServiceVerb,
     set::{CLAIMANT, SubjectSet, covers},
-    stored::{Piece, Stored},
+    stored::{Piece, Stored, StoredTo},
 };
 use crate::Root;
 

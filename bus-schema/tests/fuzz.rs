@@ -52,8 +52,10 @@ fn seeds() -> Vec<Vec<u8>> {
     let url = LentUrl { url: "https://u:p@h/a?b#c".to_owned(), headers };
     let lent = Lent { bytes: Some(9), sha256: Some(digest), ..Lent::new(LentFrom::Url(url)) };
     let stored = format!("jmp.v1.f.alice.b.{digest}.12");
+    let stored_to = format!("jmp.v1.f.alice.to.bench.{digest}.12");
     let words = [
         &*stored,
+        &*stored_to,
         "https://h/a",
         "jmp.v1.c.alice.call.bench.46e2614d-07d8-525a-b071-50c87f710bad.on",
         "jmp.v1.c.alice.up.bench._.00000000000000ab0000000000000001",
@@ -89,6 +91,7 @@ fn seeds() -> Vec<Vec<u8>> {
         part.encode().to_vec(),
         rmp_serde::to_vec_named(&lent).unwrap(),
         args.to_vec(),
+        [&[0; 33][..], &[1]].concat(),
     ];
     seeds.extend(KINDS.iter().map(|(kind, _)| vec![1, *kind, 0x80]));
     seeds.extend(words.map(|word| word.as_bytes().to_vec()));

@@ -5,6 +5,7 @@ mod cache;
 mod error;
 mod file;
 mod post;
+mod progress;
 mod stream;
 mod unpack;
 mod url;

@@ -79,6 +79,8 @@ pub enum SubjectSet {
     ReadOutLast,
     /// Files that client C stores.
     Files,
+    /// Parts of files that go to exporter E while clients store them.
+    FilesTo,
     /// Reading the files of all clients.
     ReadFiles,
     /// Reading events.
@@ -141,6 +143,7 @@ impl SubjectSet {
             Self::ReadOut => Streams::direct_get_many(&out),
             Self::ReadOutLast => Streams::direct_get(&out, ">"),
             Self::Files => under(format!("f.{name}.>")),
+            Self::FilesTo => under(format!("f.*.to.{name}.>")),
             Self::ReadFiles => Streams::direct_get(&files, &under("f.>".to_owned())),
             Self::ReadEvents => Streams::direct_get_many(&events),
             Self::ReadLogs => Streams::direct_get_many(&logs),

@@ -1,7 +1,7 @@
 //! What clients store.
 
 use super::{SubjectError, VERSION, behind};
-use crate::{ClientName, Root, Sha256};
+use crate::{ClientName, ExporterName, Root, Sha256};
 
 /// A piece of a file that a client stores; captured by JetStream. The client in it is as true as
 /// that of a request, so nobody can put anything in the place of another's.
@@ -44,8 +44,7 @@ impl Stored {
         let piece = match tokens[1..] {
             ["m", digest] => digest.parse().ok().map(Piece::Manifest),
             ["b", digest, n] => {
-                let canonical = n.parse().ok().filter(|n: &u32| n.to_string() == tokens[3]);
-                digest.parse().ok().zip(canonical).map(|(digest, n)| Piece::Part(digest, n))
+                digest.parse().ok().zip(canonical(n)).map(|(digest, n)| Piece::Part(digest, n))
             }
             ["m" | "b", ..] => None,
             _ => return Err(SubjectError::Verb),
@@ -67,4 +66,67 @@ impl Stored {
     pub fn parts_of(root: &Root, client: &ClientName, digest: Sha256) -> String {
         format!("{root}.{VERSION}.f.{client}.b.{digest}.*")
     }
+}
+
+/// A part of a block that goes to an exporter while it is stored: the exporter hears it, and
+/// JetStream captures it as the [`Stored`] part of the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoredTo {
+    /// Who stores it.
+    pub client: ClientName,
+    /// Who is to hear it.
+    pub exporter: ExporterName,
+    /// The block.
+    pub block: Sha256,
+    /// Which part of it.
+    pub part: u32,
+}
+
+impl StoredTo {
+    /// The subject under `root`.
+    pub fn under(&self, root: &Root) -> String {
+        let Self { client, exporter, block, part } = self;
+        format!("{root}.{VERSION}.f.{client}.to.{exporter}.{block}.{part}")
+    }
+
+    /// All parts of one block, to this exporter.
+    pub fn parts_of(
+        root: &Root,
+        client: &ClientName,
+        exporter: &ExporterName,
+        block: Sha256,
+    ) -> String {
+        format!("{root}.{VERSION}.f.{client}.to.{exporter}.{block}.*")
+    }
+
+    /// Reads a subject under `root`.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError::Foreign`], whatever else it is.
+    pub fn read(root: &Root, subject: &str) -> Result<Self, SubjectError> {
+        let read = || {
+            let tokens: Vec<_> = behind(root, "f", subject)?.splitn(6, '.').collect();
+            let [client, "to", exporter, block, part] = tokens[..] else { return None };
+            Some(Self {
+                client: client.parse().ok()?,
+                exporter: exporter.parse().ok()?,
+                block: block.parse().ok()?,
+                part: canonical(part)?,
+            })
+        };
+        read().ok_or(SubjectError::Foreign)
+    }
+
+    /// What JetStream captures in another place than it is published, and where, as a subject
+    /// transform: all of these as [`Stored`].
+    pub fn captured(root: &Root) -> (String, String) {
+        let place = |from: &str| format!("{root}.{VERSION}.f.{from}");
+        (place("*.to.*.*.*"), place("{{wildcard(1)}}.b.{{wildcard(3)}}.{{wildcard(4)}}"))
+    }
+}
+
+/// The number, if that is how it is written.
+fn canonical(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|n: &u32| n.to_string() == text)
 }

@@ -101,6 +101,34 @@ fn what_a_client_stores_reads_back_and_nothing_else_does() {
 }
 
 #[test]
+fn what_goes_to_an_exporter_while_it_is_stored_reads_back_and_nothing_else_does() {
+    let root = Root::default();
+    let (client, exporter, _) = longest();
+    let block = Sha256([0xa5; 32]);
+    let to = StoredTo { client, exporter, block, part: u32::MAX };
+    let subject = to.under(&root);
+    assert!(subject.len() <= 256, "{}", subject.len());
+    let wildcard = StoredTo::parts_of(&root, &to.client, &to.exporter, block);
+    let permission = SubjectSet::FilesTo.pattern(&root, to.exporter.as_str());
+    for pattern in [wildcard, permission, StoredTo::captured(&root).0, Stored::all(&root)] {
+        assert!(covers(&pattern, &subject), "{pattern}");
+    }
+    assert_eq!(StoredTo::read(&root, &subject), Ok(to));
+    assert!(Stored::read(&root, &subject).is_err());
+    for bad in [
+        format!("jmp.v1.f.*.to.bench.{block}.0"),
+        format!("jmp.v1.f.alice.to.*.{block}.0"),
+        format!("jmp.v1.f.alice.to.bench.{block}.00"),
+        format!("jmp.v1.f.alice.to.bench.{block}.0.0"),
+        format!("jmp.v1.f.alice.to.bench.{block}"),
+        format!("jmp.v1.f.alice.b.bench.{block}.0"),
+        "jmp.v1.f.alice.to.bench.abc.0".to_owned(),
+    ] {
+        assert_eq!(StoredTo::read(&root, &bad), Err(SubjectError::Foreign), "{bad}");
+    }
+}
+
+#[test]
 fn a_wildcard_in_a_published_subject_is_nobody() {
     let root = Root::default();
     let (_, _, driver) = longest();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus_schema::{
     ClientName, Root,
-    subject::{FromAdmin, FromExporter, Inbox, Stored, Streams},
+    subject::{FromAdmin, FromExporter, Inbox, Stored, StoredTo, Streams},
 };
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -19,6 +19,9 @@ const REGISTRY_BYTES: u64 = 256 << 20;
 const ADMIN_BYTES: u64 = 64 << 20;
 /// The stream is there already, and its configuration is another.
 const IN_USE: u64 = 10058;
+
+/// Where a stream captures what is published elsewhere.
+const TRANSFORM: &str = "subject_transform";
 
 /// How long and how much one stream keeps, whichever is less; the oldest go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ fn configurations(root: &Root, keep: StreamsKeep) -> [(String, Json); 6] {
     let mut written = stream(&admin, vec![FromAdmin::all(root)], 1, seconds(1));
     written["max_bytes"] = ADMIN_BYTES.into();
     let mut lent = stream(&files, vec![Stored::all(root)], 1, seconds(1));
+    let (src, dest) = StoredTo::captured(root);
+    lent[TRANSFORM] = json!({ "src": src, "dest": dest });
     lent["deny_purge"] = false.into(); // removing a file is its messages' purge
     [
         (out, kept(records, keep.out)),
@@ -146,9 +151,12 @@ pub(crate) async fn make_streams(
             let there = ask(Streams::info(&name), String::new()).await?;
             let elsewhere =
                 replicas.is_some() && there["config"]["num_replicas"] != config["num_replicas"];
+            let differences = differences(&there["config"], &config);
+            // Nothing that is there is lost by it.
+            let is_older = differences.iter().all(|(key, _)| *key == TRANSFORM);
             answer = match keep {
-                None if !elsewhere && differences(&there["config"], &config).is_empty() => continue,
-                None if !elsewhere => answer,
+                None if !elsewhere && differences.is_empty() => continue,
+                None if !elsewhere && !is_older => answer,
                 _ => {
                     let mut changed = overlaid(there["config"].clone(), config, keep);
                     if let Some(replicas) = replicas {
@@ -171,7 +179,7 @@ pub(crate) async fn make_streams(
 
 /// `there` with what must be and what is kept; storage and replicas stay the operator's.
 fn overlaid(mut there: Json, config: Json, keep: Option<StreamsKeep>) -> Json {
-    let must = ["subjects", "max_msgs_per_subject", "allow_direct"];
+    let must = ["subjects", "max_msgs_per_subject", "allow_direct", TRANSFORM];
     let kept = ["max_age", "max_bytes"].into_iter().filter(|_| keep.is_some());
     for key in must.into_iter().chain(kept) {
         if let Some(value) = config.get(key) {
@@ -181,14 +189,14 @@ fn overlaid(mut there: Json, config: Json, keep: Option<StreamsKeep>) -> Json {
     there
 }
 
-/// What must be so and is not, a line each.
-fn differences(there: &Json, config: &Json) -> Vec<String> {
+/// What must be so and is not: which part of the configuration, and a line.
+fn differences(there: &Json, config: &Json) -> Vec<(&'static str, String)> {
     let shown = |json: Option<&Json>| json.map_or("missing".to_owned(), Json::to_string);
     let mut found = Vec::new();
-    for key in ["subjects", "max_msgs_per_subject", "allow_direct", "allow_msg_ttl"] {
+    for key in ["subjects", "max_msgs_per_subject", "allow_direct", "allow_msg_ttl", TRANSFORM] {
         let (is, wanted) = (there.get(key), config.get(key));
         if wanted.is_some() && is != wanted {
-            found.push(format!("{key} is {}, must be {}", shown(is), shown(wanted)));
+            found.push((key, format!("{key} is {}, must be {}", shown(is), shown(wanted))));
         }
     }
     found
@@ -209,7 +217,7 @@ pub(crate) async fn check_streams(
             continue;
         };
         let differences = differences(there, &config);
-        problems.extend(differences.iter().map(|what| format!("stream {name:?}: {what}")));
+        problems.extend(differences.iter().map(|(_, what)| format!("stream {name:?}: {what}")));
     }
     Ok(problems)
 }

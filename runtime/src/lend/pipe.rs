@@ -60,9 +60,10 @@ impl LentPipe {
         exporter: &ExporterName,
         storing: Storing,
     ) -> Result<(StreamId, Self), LendError> {
+        let to = exporter.clone();
         Self::to_driver(inner, exporter, async move |mut pipe: ByteStream| {
             let count = storing.bytes.div_ceil(BLOCK_BYTES_MAX);
-            if let Err(error) = storing.tell(count, &mut pipe).await {
+            if let Err(error) = storing.tell(to, count, &mut pipe).await {
                 pipe.reset(format_args!("what was lent could not be stored: {error}"));
             }
         })

@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,17 +16,17 @@ use std::{
 };
 
 use bus_schema::{
-    Manifest, Sha256, codec,
+    ExporterName, Manifest, Sha256, codec,
     limits::{
         BLOCK_BYTES_MAX, BLOCK_PART_BYTES_MAX, BLOCKS_INLINE_MAX, FILE_BYTES_MAX, OUTAGE_MAX,
         OVERHEAD_BYTES_MAX,
     },
-    subject::{Piece, Stored as StoredAt},
+    subject::{Piece, Stored as StoredAt, StoredTo},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
-    sync::{Mutex, OnceCell, watch},
+    sync::{Mutex, OnceCell, mpsc, watch},
     time::{Instant, timeout},
 };
 
@@ -33,7 +34,7 @@ use super::{
     LendError,
     block::{Block, Spare},
     cannot_read, file_name,
-    storing::{State, Storing},
+    storing::{FirstReader, State, Storing},
 };
 use crate::{
     Client,
@@ -42,8 +43,13 @@ use crate::{
     digest::sha256,
 };
 
-/// Blocks on their way at once: 16 MiB, a quarter of the broker's `max_pending`.
-const BLOCKS_AT_ONCE: usize = 4;
+/// Blocks on their way at once: what follows is told of before it comes, so that an exporter can
+/// listen …
+const BLOCKS_AT_ONCE: usize = 2;
+/// … that are read, and asked for, at once …
+const BLOCKS_READ: usize = 3;
+/// … and that are ready in between.
+const BLOCKS_AHEAD: usize = 3;
 /// Parts of one block on their way at once: all that it has where the broker takes the largest.
 const PARTS_AT_ONCE: usize = 8;
 /// An acknowledgement that does not come in this time is asked for again.
@@ -126,12 +132,13 @@ impl Client {
     ///
     /// [`LendError`] if the file cannot be opened, or the broker not be reached.
     pub async fn store(&self, put: Put) -> Result<Storing, LendError> {
-        let store = Store::open(self.0.clone(), put.again).await?;
         let name = put.name.unwrap_or_else(|| file_name(&put.file));
         let (file, on_moved) = (blocking(move || Source::open(put.file)).await??, put.on_moved);
         let (bytes, of) = (file.bytes, name.clone());
-        Ok(Storing::begin(&self.0.tasks, name, bytes, async move |state| {
-            let stop = store.inner.stop.clone();
+        let (inner, bulk) = (self.0.clone(), self.0.bulk().await?.clone());
+        Ok(Storing::begin(&self.0.tasks, name, bytes, async move |state, first_reader| {
+            let stop = inner.stop.clone();
+            let store = Store::new(inner, bulk, put.again, first_reader);
             let storing = store.file(of, file, on_moved, &state);
             if let Some(ended) = stop.run_until_cancelled(storing).await {
                 state.send_modify(|state| state.end(ended));
@@ -177,6 +184,15 @@ impl Source {
     }
 }
 
+/// A block that was read.
+struct NewBlock {
+    digest: Sha256,
+    messages: Vec<Bytes>,
+    bytes: u64,
+    /// The broker does not have it.
+    is_needed: bool,
+}
+
 /// Stores the pieces of one file.
 struct Store {
     inner: Arc<Inner>,
@@ -187,14 +203,18 @@ struct Store {
     /// Blocks of this file, so that one that is there twice is stored once.
     blocks: Mutex<HashMap<Sha256, Arc<OnceCell<()>>>>,
     spare: Arc<Spare>,
+    first_reader: FirstReader,
+    /// Whether what goes to an exporter is captured where it belongs. A stream made before there
+    /// was that has it where nobody looks: that is found out with the first block.
+    is_captured: OnceCell<bool>,
 }
 
 impl Store {
-    async fn open(inner: Arc<Inner>, again: bool) -> Result<Self, LendError> {
-        let bulk = inner.bulk().await?.clone();
+    fn new(inner: Arc<Inner>, bulk: Conn, again: bool, first_reader: FirstReader) -> Self {
         let part_bytes = BLOCK_PART_BYTES_MAX.min(bulk.max_payload() - OVERHEAD_BYTES_MAX);
         let (sent, blocks, spare) = (AtomicU64::new(0), Mutex::default(), Arc::default());
-        Ok(Self { inner, bulk, part_bytes, again, sent, blocks, spare })
+        let is_captured = OnceCell::new();
+        Self { inner, bulk, part_bytes, again, sent, blocks, spare, first_reader, is_captured }
     }
 
     fn sent(&self) -> u64 {
@@ -213,59 +233,108 @@ impl Store {
         on_moved: Option<OnMoved>,
         state: &watch::Sender<State>,
     ) -> Result<Stored, LendError> {
-        let (total, stored) = (file.bytes, AtomicU64::new(0));
-        let blocks = (0..total.div_ceil(BLOCK_BYTES_MAX)).map(|n| {
-            let (file, stored, on_moved) = (file.clone(), &stored, &on_moved);
-            async move {
-                let mut at = n * BLOCK_BYTES_MAX;
-                let len = (total - at).min(BLOCK_BYTES_MAX);
-                let read = move |part: &mut [u8]| {
+        let total = file.bytes;
+        let (tx, mut rx) = mpsc::channel(BLOCKS_AHEAD);
+        let reading = async move {
+            let block = |n: u64| {
+                let (file, mut at) = (file.clone(), n * BLOCK_BYTES_MAX);
+                self.block((total - at).min(BLOCK_BYTES_MAX), move |part: &mut [u8]| {
                     file.read(part, at)?;
                     at += part.len() as u64;
                     Ok(())
-                };
-                let digest = self.block(len, read).await?;
-                state.send_modify(|state| state.add(n, digest));
-                let bytes = stored.fetch_add(len, Ordering::Relaxed) + len;
-                if let Some(on_moved) = on_moved {
-                    on_moved(Moved { bytes, total, sent: self.sent() });
-                }
-                Ok::<_, LendError>(())
+                })
+            };
+            let blocks = stream::iter(0..total.div_ceil(BLOCK_BYTES_MAX)).map(block);
+            let mut blocks = pin!(blocks.buffered(BLOCKS_READ));
+            while let Some(block) = blocks.try_next().await? {
+                state.send_modify(|state| state.read(block.digest));
+                let _ = tx.send(block).await; // whoever stores them ends after us
             }
-        });
-        stream::iter(blocks).buffer_unordered(BLOCKS_AT_ONCE).try_collect::<()>().await?;
+            Ok(())
+        };
+        let moved = AtomicU64::new(0);
+        let store = async |(n, block): (usize, NewBlock)| {
+            let bytes = block.bytes;
+            self.store_block(block).await?;
+            state.send_modify(|state| state.stored(n as u64));
+            let bytes = moved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            if let Some(on_moved) = &on_moved {
+                on_moved(Moved { bytes, total, sent: self.sent() });
+            }
+            Ok::<_, LendError>(())
+        };
+        let read = stream::poll_fn(move |cx| rx.poll_recv(cx)).enumerate();
+        let storing = read.map(store).buffer_unordered(BLOCKS_AT_ONCE).try_collect::<()>();
+        tokio::try_join!(reading, storing)?;
         let list = state.borrow().list().into();
         let manifest = self.manifest(name.clone(), total, list).await?;
         Ok(Stored { manifest, name, bytes: total, sent: self.sent() })
     }
 
-    /// Stores a block, of which `read` gives the next bytes, unless it is there or zeros.
+    /// A block, of which `read` gives the next bytes.
     async fn block(
         &self,
         bytes: u64,
         read: impl FnMut(&mut [u8]) -> Result<(), LendError> + Send + 'static,
-    ) -> Result<Sha256, LendError> {
+    ) -> Result<NewBlock, LendError> {
         let (part_bytes, spare) = (self.part_bytes, self.spare.clone());
         let reading = blocking(move || Block::read(bytes, part_bytes, &spare, read));
         let Block { digest, messages } = reading.await??;
-        if digest != Sha256::ZEROS {
-            let once = self.blocks.lock().await.entry(digest).or_default().clone();
-            once.get_or_try_init(|| self.store_block(digest, &messages)).await?;
-        }
-        self.spare.sent(messages);
-        Ok(digest)
+        let is_needed = digest != Sha256::ZEROS && !self.is_there(Piece::Part(digest, 0)).await?;
+        Ok(NewBlock { digest, messages, bytes, is_needed })
     }
 
-    async fn store_block(&self, digest: Sha256, messages: &[Bytes]) -> Result<(), LendError> {
-        if self.is_there(Piece::Part(digest, 0)).await? {
-            return Ok(());
+    async fn store_block(&self, block: NewBlock) -> Result<(), LendError> {
+        let NewBlock { digest, messages, is_needed, .. } = block;
+        if is_needed {
+            let once = self.blocks.lock().await.entry(digest).or_default().clone();
+            once.get_or_try_init(|| self.store_parts(digest, &messages)).await?;
         }
-        let Some((first, rest)) = messages.split_first() else { return Ok(()) };
+        self.spare.sent(messages);
+        Ok(())
+    }
+
+    /// Stores the parts of a block, to whom it goes at the same time if to anybody.
+    async fn store_parts(&self, digest: Sha256, messages: &[Bytes]) -> Result<(), LendError> {
+        let Some(exporter) = self.first_reader.get() else {
+            return self.store_parts_to(None, digest, messages).await.map(drop);
+        };
+        let mut is_stored = false;
+        let is_captured = self
+            .is_captured
+            .get_or_try_init(|| async {
+                let first = self.store_parts_to(Some(exporter), digest, messages).await?;
+                is_stored = self.last(Piece::Part(digest, 0)).await? == Some(first);
+                Ok::<_, LendError>(is_stored)
+            })
+            .await?;
+        if !is_stored {
+            let exporter = is_captured.then_some(exporter);
+            self.store_parts_to(exporter, digest, messages).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the number that JetStream gave the first part.
+    async fn store_parts_to(
+        &self,
+        exporter: Option<&ExporterName>,
+        digest: Sha256,
+        messages: &[Bytes],
+    ) -> Result<u64, LendError> {
+        let subject = |part| match exporter.cloned() {
+            None => self.subject(Piece::Part(digest, part)),
+            Some(exporter) => {
+                let client = self.inner.name.clone();
+                StoredTo { client, exporter, block: digest, part }.under(&self.inner.root)
+            }
+        };
+        let (first, rest) = messages.split_first().expect("a block is not empty");
         let rest = (1..).zip(rest.iter().cloned());
-        let rest = rest.map(|(n, part)| self.store(Piece::Part(digest, n), part));
-        stream::iter(rest).buffer_unordered(PARTS_AT_ONCE).try_collect::<()>().await?;
+        let rest = rest.map(|(n, part)| self.store(subject(n), part));
+        stream::iter(rest).buffer_unordered(PARTS_AT_ONCE).try_collect::<Vec<_>>().await?;
         // The first one last: where it is, the others were.
-        self.store(Piece::Part(digest, 0), first.clone()).await
+        self.store(subject(0), first.clone()).await
     }
 
     async fn manifest(&self, name: String, bytes: u64, list: Bytes) -> Result<Sha256, LendError> {
@@ -278,7 +347,10 @@ impl Store {
                     part.copy_from_slice(&rest.split_to(part.len()));
                     Ok(())
                 };
-                (Bytes::new(), Some(self.block(len, read).await?))
+                let block = self.block(len, read).await?;
+                let list = block.digest;
+                self.store_block(block).await?;
+                (Bytes::new(), Some(list))
             }
         };
         let block_bytes = BLOCK_BYTES_MAX;
@@ -287,33 +359,39 @@ impl Store {
         let message = codec::encode(&manifest);
         let digest = sha256(&message);
         if !self.is_there(Piece::Manifest(digest)).await? {
-            self.store(Piece::Manifest(digest), message).await?;
+            self.store(self.subject(Piece::Manifest(digest)), message).await?;
         }
         Ok(digest)
     }
 
-    /// Whether the broker has the piece, asked without the right to read it; never if it is to be
-    /// stored again. Fails if there is nothing to store it in.
+    /// Whether the broker has the piece; never if it is to be stored again. Fails if there is
+    /// nothing to store it in.
     async fn is_there(&self, piece: Piece) -> Result<bool, LendError> {
-        let headers = [("Nats-Expected-Last-Subject-Sequence", NEVER)];
-        let said = self.ask(piece, &headers, Bytes::new()).await?;
-        match said.error {
-            Some(PubError { err_code: WRONG_LAST_SEQUENCE, description }) if !self.again => {
-                let last = description.rsplit(' ').next().and_then(|last| last.parse::<u64>().ok());
-                Ok(last.is_some_and(|last| last > 0))
-            }
-            // It cannot be asked like this here; what is stored twice is stored once.
-            _ => Ok(false),
-        }
+        // If it cannot be asked like this here: what is stored twice is stored once.
+        Ok(self.last(piece).await?.is_some_and(|last| last > 0) && !self.again)
     }
 
-    async fn store(&self, piece: Piece, message: Bytes) -> Result<(), LendError> {
+    /// The number of the piece in the stream, zero if it is not there; asked without the right to
+    /// read it.
+    async fn last(&self, piece: Piece) -> Result<Option<u64>, LendError> {
+        let headers = [("Nats-Expected-Last-Subject-Sequence", NEVER)];
+        let said = self.ask(self.subject(piece), &headers, Bytes::new()).await?;
+        Ok(match said.error {
+            Some(PubError { err_code: WRONG_LAST_SEQUENCE, description }) => {
+                description.rsplit(' ').next().and_then(|last| last.parse().ok())
+            }
+            _ => None,
+        })
+    }
+
+    /// Gives the number that JetStream gave it.
+    async fn store(&self, subject: String, message: Bytes) -> Result<u64, LendError> {
         let len = message.len() as u64;
-        let said = self.ask(piece, &[], message).await?;
+        let said = self.ask(subject, &[], message).await?;
         match (said.seq, said.error) {
-            (Some(_), None) => {
+            (Some(number), None) => {
                 self.sent.fetch_add(len, Ordering::Relaxed);
-                Ok(())
+                Ok(number)
             }
             (_, Some(error)) => Err(LendError::NotStored(error.description)),
             (None, None) => Err(LendError::NotStored("it does not say why".to_owned())),
@@ -323,7 +401,7 @@ impl Store {
     /// Publishes until JetStream answers, over an outage of the broker too.
     async fn ask(
         &self,
-        piece: Piece,
+        subject: String,
         headers: &[(&'static str, &str)],
         message: Bytes,
     ) -> Result<PubAck, LendError> {
@@ -331,8 +409,8 @@ impl Store {
         // That nobody answers is told only on the connection that hears the answers.
         let mut conn = if message.is_empty() { self.inner.control() } else { &self.bulk };
         while began.elapsed() < OUTAGE_MAX {
-            let subject = self.subject(piece);
-            let mut answers = self.inner.jetstream_box(1, &Subject::from(subject.clone()));
+            let subject = Subject::from(&*subject);
+            let mut answers = self.inner.jetstream_box(1, &subject);
             let reply = answers.subject.clone();
             let sent = async {
                 match headers {

@@ -1,8 +1,12 @@
 //! A file that is being stored, which may be lent before all of it is there.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, OnceLock},
+};
 
-use bus_schema::Sha256;
+use bus_schema::{BlockNews, ExporterName, Sha256};
 use tokio::{io::AsyncWriteExt as _, sync::watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -17,16 +21,22 @@ pub struct Storing {
     pub(super) name: String,
     pub(super) bytes: u64,
     state: watch::Receiver<State>,
+    first_reader: FirstReader,
     _task: Arc<AbortOnDropHandle<()>>,
 }
+
+/// The exporter that it was lent to first: blocks go there while they are stored.
+pub(super) type FirstReader = Arc<OnceLock<ExporterName>>;
 
 /// How far it is.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Of blocks before which others are missing.
-    early: BTreeMap<u64, Sha256>,
-    /// Of the others, in their order: 32 bytes each.
-    list: Vec<u8>,
+    /// Of the blocks that were read.
+    digests: Vec<Sha256>,
+    /// So many of them are stored …
+    stored: u64,
+    /// … and these, behind others that are not.
+    early: BTreeSet<u64>,
     ended: Option<Result<Stored, LendError>>,
 }
 
@@ -36,14 +46,15 @@ impl Storing {
         tasks: &TaskTracker,
         name: String,
         bytes: u64,
-        storing: impl FnOnce(watch::Sender<State>) -> F,
+        storing: impl FnOnce(watch::Sender<State>, FirstReader) -> F,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (tx, state) = watch::channel(State::default());
-        let task = tasks.spawn(storing(tx));
-        Self { name, bytes, state, _task: Arc::new(AbortOnDropHandle::new(task)) }
+        let first_reader = FirstReader::default();
+        let task = tasks.spawn(storing(tx, first_reader.clone()));
+        Self { name, bytes, state, first_reader, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
     /// The file, when all of it is stored.
@@ -68,37 +79,54 @@ impl Storing {
         self.state.borrow().ended.clone()?.ok()
     }
 
-    /// Tells an exporter the digests of `count` blocks, each when its block is there.
-    pub(super) async fn tell(&self, count: u64, pipe: &mut ByteStream) -> io::Result<()> {
-        let (mut state, mut told) = (self.state.clone(), 0);
-        while told as u64 != 32 * count {
-            let more = {
-                let ready = |state: &State| state.list.len() > told || state.ended.is_some();
+    /// Tells an exporter of `count` blocks: of each that it was read, and that it is stored.
+    pub(super) async fn tell(
+        &self,
+        to: ExporterName,
+        count: u64,
+        pipe: &mut ByteStream,
+    ) -> io::Result<()> {
+        let _is_first = self.first_reader.set(to);
+        let (mut state, mut read, mut stored) = (self.state.clone(), 0, 0);
+        while stored != count {
+            let mut more = Vec::new();
+            {
+                let ready = |state: &State| {
+                    state.digests.len() > read || state.stored > stored || state.ended.is_some()
+                };
                 let state = state.wait_for(ready).await;
                 let state = state.map_err(|_| io::Error::other("this client was closed"))?;
-                match &state.ended {
-                    Some(Err(error)) => return Err(io::Error::other(error.to_string())),
-                    _ => state.list[told..].to_vec(),
+                if let Some(Err(error)) = &state.ended {
+                    return Err(io::Error::other(error.to_string()));
                 }
-            };
+                let digests = state.digests[read..].iter().map(|digest| BlockNews::Digest(*digest));
+                let are_stored = (stored..state.stored).map(|_| BlockNews::Stored);
+                digests.chain(are_stored).for_each(|news| news.write(&mut more));
+                (read, stored) = (state.digests.len(), state.stored);
+            }
             pipe.write_all(&more).await?;
-            told += more.len();
         }
         pipe.shutdown().await
     }
 }
 
 impl State {
+    /// The next block was read.
+    pub(super) fn read(&mut self, digest: Sha256) {
+        self.digests.push(digest);
+    }
+
     /// Block `n` is stored.
-    pub(super) fn add(&mut self, n: u64, digest: Sha256) {
-        self.early.insert(n, digest);
-        while let Some(next) = self.early.remove(&(self.list.len() as u64 / 32)) {
-            self.list.extend_from_slice(&next.0);
+    pub(super) fn stored(&mut self, n: u64) {
+        self.early.insert(n);
+        while self.early.remove(&self.stored) {
+            self.stored += 1;
         }
     }
 
+    /// The digests of all blocks, as a manifest has them.
     pub(super) fn list(&self) -> Vec<u8> {
-        self.list.clone()
+        self.digests.iter().flat_map(|digest| digest.0).collect()
     }
 
     pub(super) fn end(&mut self, ended: Result<Stored, LendError>) {

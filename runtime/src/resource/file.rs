@@ -1,13 +1,21 @@
 //! A file in JetStream, as an exporter reads it: blocks ahead of the driver, each checked.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bus_schema::{
     BlockPart, ClientName, Coding, Manifest, Sha256, StreamId, codec,
-    limits::{BLOCK_BYTES_MAX, BLOCK_PART_BYTES_MAX},
-    subject::{Piece, Stored, Streams},
+    limits::{BLOCK_BYTES_MAX, BLOCK_PART_BYTES_MAX, BLOCK_PARTS_MAX},
+    subject::{Piece, Stored, StoredTo, Streams},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::{OnceCell, Semaphore},
@@ -19,6 +27,7 @@ use super::{
     Extent, ResourceError, Sender, Source,
     cache::{Block, BlockCache},
     post::Post,
+    progress::Progress,
     stream::LentStream,
 };
 use crate::{
@@ -26,15 +35,23 @@ use crate::{
     exporter::Core,
 };
 
-/// Blocks of a file that are read at once: one is digested, one written, and some are on their way.
-const BLOCKS_AT_ONCE: usize = 6;
+/// Blocks of a file that are read at once: one is digested, one written, and some are on their way,
+/// or listened for.
+const BLOCKS_AT_ONCE: usize = 8;
 /// Parts that are on their way to an exporter at once: 12 MiB, a fifth of the broker's
 /// `max_pending`.
 const PARTS_AT_ONCE: usize = 24;
+/// Blocks that an exporter listens for at once, over all files: at most as much again comes.
+const OVERHEARD_AT_ONCE: usize = 6;
+/// Messages that are heard for one block: twice what it has at most, for it may be sent again.
+const OVERHEARD_MAX: u32 = 2 * BLOCK_PARTS_MAX;
 /// A piece that was just stored may not be readable yet where the stream has replicas …
 const STORED_WITHIN: Duration = Duration::from_millis(200);
 /// … so it is looked for again so often before it is gone.
 const LOOKS: u32 = 3;
+
+/// Some parts of a block, by their number.
+type Parts = HashMap<u32, BlockPart>;
 
 /// The files that an exporter reads.
 pub(crate) struct Files {
@@ -42,12 +59,20 @@ pub(crate) struct Files {
     blocks: BlockCache,
     /// Who comes first is served first, so the parts of earlier blocks come before those of later.
     parts: Semaphore,
+    overheard: Semaphore,
+    /// The broker does not let us listen: its permissions were made before there was that.
+    is_deaf: AtomicBool,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        let parts = Semaphore::new(PARTS_AT_ONCE);
-        Self { post: OnceCell::default(), blocks: BlockCache::default(), parts }
+        Self {
+            post: OnceCell::default(),
+            blocks: BlockCache::default(),
+            parts: Semaphore::new(PARTS_AT_ONCE),
+            overheard: Semaphore::new(OVERHEARD_AT_ONCE),
+            is_deaf: AtomicBool::new(false),
+        }
     }
 }
 
@@ -63,7 +88,8 @@ pub(super) async fn start(
     let list = reader.list(&manifest).await?;
     let digests = manifest.digests(&list).map_err(ResourceError::Damaged)?;
     let bytes = manifest.bytes;
-    reader.start(source, manifest, stream::iter(digests.into_iter().map(Ok)), tx);
+    let blocks = digests.into_iter().map(|digest| Ok((digest, None)));
+    reader.start(source, manifest, stream::iter(blocks), tx);
     Ok(Some(bytes))
 }
 
@@ -84,32 +110,18 @@ pub(super) fn start_early(
         blocks: Bytes::new(),
         list: None,
     };
-    let digests = told(LentStream::open(&source, id)?, manifest.count());
-    reader.start(source, manifest, digests, tx);
-    Ok(Some(bytes))
-}
-
-/// The digests of `count` blocks, as the caller tells them.
-fn told(from: LentStream, count: u64) -> impl Stream<Item = Result<Sha256, ResourceError>> + Send {
-    stream::try_unfold((from, BytesMut::new(), 0), move |(from, mut rest, mut n)| async move {
-        let damaged = |text: String| Err(ResourceError::Damaged(text));
-        while rest.len() < size_of::<Sha256>() || n == count {
-            if n == count && !rest.is_empty() {
-                return damaged(format!("the list of its blocks goes on after {count}"));
-            }
-            match from.next().await? {
-                Some(more) => rest.extend_from_slice(&more),
-                None if n == count => return Ok(None),
-                None => {
-                    return damaged(format!("the list of its blocks ends after {n} of {count}"));
-                }
-            }
+    let count = manifest.count();
+    let progress = Progress::listen(&source, LentStream::open(&source, id)?, count);
+    let blocks = stream::try_unfold((progress, 0), move |(mut progress, n)| async move {
+        if n == count {
+            return progress.ended().await.map(|()| None);
         }
-        n += 1;
-        let digest = rest.split_to(size_of::<Sha256>());
-        let digest = Sha256(digest[..].try_into().expect("as long as a digest"));
-        Ok(Some((digest, (from, rest, n))))
-    })
+        let digest = progress.digest(n).await?;
+        let coming = Coming { n, progress: progress.clone() };
+        Ok(Some(((digest, Some(coming)), (progress, n + 1))))
+    });
+    reader.start(source, manifest, blocks, tx);
+    Ok(Some(bytes))
 }
 
 /// Whether the manifest is of what the caller says that it lends.
@@ -127,6 +139,26 @@ fn check(source: &Source, manifest: &Manifest) -> Result<(), ResourceError> {
     }
 }
 
+/// A block that its owner may not have stored yet.
+struct Coming {
+    n: u64,
+    progress: Progress,
+}
+
+impl Coming {
+    fn is_stored(&self) -> bool {
+        self.progress.is_stored(self.n)
+    }
+
+    /// Waits until it is stored. Cancel safe.
+    async fn stored(&mut self) -> Result<(), ResourceError> {
+        self.progress.stored(self.n).await
+    }
+}
+
+/// A block of a file: its digest, and how far it is if the file is still being stored.
+type Next = (Sha256, Option<Coming>);
+
 /// Reads the files of one client.
 #[derive(Clone)]
 struct Reader {
@@ -140,7 +172,7 @@ impl Reader {
         self,
         source: Source,
         manifest: Manifest,
-        digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send + 'static,
+        blocks: impl Stream<Item = Result<Next, ResourceError>> + Send + 'static,
         tx: Sender,
     ) {
         let Source { core, stop, lent, .. } = source;
@@ -151,7 +183,7 @@ impl Reader {
                 biased;
                 () = stop.cancelled() => {}
                 () = tx.closed() => {}
-                ended = self.send(&manifest, digests, whole, &tx) => {
+                ended = self.send(&manifest, blocks, whole, &tx) => {
                     if let Err(error) = ended {
                         let _ = tx.send(Err(error)).await; // nobody reads any more
                     }
@@ -165,15 +197,15 @@ impl Reader {
     async fn send(
         &self,
         manifest: &Manifest,
-        digests: impl Stream<Item = Result<Sha256, ResourceError>> + Send,
+        blocks: impl Stream<Item = Result<Next, ResourceError>> + Send,
         whole: Option<Sha256>,
         tx: &Sender,
     ) -> Result<(), ResourceError> {
-        let blocks = digests.enumerate().map(|(at, digest)| {
+        let blocks = blocks.enumerate().map(|(at, block)| {
             let (reader, len) = (self.clone(), manifest.len_of(at as u64));
             // A task of its own, so that it gets on while those before it are taken.
-            let reading = digest.map(|digest| {
-                let reading = async move { reader.extents(digest, len).await };
+            let reading = block.map(|(digest, coming)| {
+                let reading = async move { reader.extents(digest, len, coming).await };
                 AbortOnDropHandle::new(self.core.tasks.spawn(reading))
             });
             async move { reading?.await.unwrap_or(Err(ResourceError::Over)) }
@@ -199,11 +231,16 @@ impl Reader {
     }
 
     /// A block as the driver gets it.
-    async fn extents(&self, digest: Sha256, len: u64) -> Result<Vec<Extent>, ResourceError> {
+    async fn extents(
+        &self,
+        digest: Sha256,
+        len: u64,
+        coming: Option<Coming>,
+    ) -> Result<Vec<Extent>, ResourceError> {
         match digest {
             Sha256::ZEROS => Ok(vec![Extent::Hole(len)]),
             _ => {
-                let block = self.block(digest, len).await?;
+                let block = self.block(digest, len, coming).await?;
                 Ok(block.iter().cloned().map(Extent::Data).collect())
             }
         }
@@ -217,7 +254,7 @@ impl Reader {
             Some(Sha256::ZEROS) => {
                 Ok(vec![0; usize::try_from(len).expect("a list is no longer than a block")].into())
             }
-            Some(list) => Ok(self.block(list, len).await?.concat().into()),
+            Some(list) => Ok(self.block(list, len, None).await?.concat().into()),
         }
     }
 
@@ -233,9 +270,14 @@ impl Reader {
     }
 
     /// A block of this length, from the cache or from JetStream.
-    async fn block(&self, digest: Sha256, len: u64) -> Result<Block, ResourceError> {
+    async fn block(
+        &self,
+        digest: Sha256,
+        len: u64,
+        coming: Option<Coming>,
+    ) -> Result<Block, ResourceError> {
         let key = (self.client.clone(), digest);
-        let block = self.core.files.blocks.get(key, self.read_block(digest)).await?;
+        let block = self.core.files.blocks.get(key, self.read_block(digest, coming)).await?;
         match block.iter().map(Bytes::len).sum::<usize>() as u64 {
             bytes if bytes == len => Ok(block),
             bytes => {
@@ -245,12 +287,76 @@ impl Reader {
         }
     }
 
-    async fn read_block(&self, digest: Sha256) -> Result<Block, ResourceError> {
+    async fn read_block(
+        &self,
+        digest: Sha256,
+        coming: Option<Coming>,
+    ) -> Result<Block, ResourceError> {
+        let Some(mut coming) = coming else { return self.assemble(digest, Parts::new()).await };
+        let heard = self.overhear(digest, &mut coming).await?;
+        if !heard.is_empty() {
+            match self.assemble(digest, heard).await {
+                // Whatever it was that came by: what counts is what is stored.
+                Err(ResourceError::Damaged(_)) => coming.stored().await?,
+                read => return read,
+            }
+        }
+        self.assemble(digest, Parts::new()).await
+    }
+
+    /// The parts of a block that come by while it is stored: all, or those until it is stored.
+    async fn overhear(&self, digest: Sha256, coming: &mut Coming) -> Result<Parts, ResourceError> {
+        let (core, mut heard) = (&self.core, Parts::new());
+        let files = &core.files;
+        let in_vain = coming.is_stored() || files.is_deaf.load(Ordering::Relaxed);
+        let (Ok(_turn), false) = (files.overheard.try_acquire(), in_vain) else {
+            return coming.stored().await.map(|()| heard);
+        };
+        let subject = StoredTo::parts_of(&core.root, &self.client, &core.name, digest);
+        let passing = core.bulk.subscribe(subject.clone()).await;
+        let mut passing = passing.map_err(|error| ResourceError::Broker(error.to_string()))?;
+        for _ in 0..OVERHEARD_MAX {
+            let message = tokio::select! {
+                message = passing.next() => message,
+                stored = coming.stored() => {
+                    if core.bulk.denials.was_denied(&subject) {
+                        files.is_deaf.store(true, Ordering::Relaxed);
+                    }
+                    return stored.map(|()| heard);
+                }
+            };
+            let Some(message) = message else { break };
+            let Ok(StoredTo { part: n, .. }) = StoredTo::read(&core.root, message.subject()) else {
+                continue;
+            };
+            let Ok(part) = BlockPart::decode(message.payload()) else { continue };
+            if part.check().is_ok() && n < part.parts {
+                let parts = part.parts as usize;
+                heard.insert(n, part);
+                if heard.len() == parts {
+                    return Ok(heard);
+                }
+            }
+        }
+        coming.stored().await.map(|()| heard)
+    }
+
+    /// A block from these parts and what else is stored of it.
+    async fn assemble(&self, digest: Sha256, mut heard: Parts) -> Result<Block, ResourceError> {
         let damaged = |why: String| ResourceError::Damaged(format!("block {digest}: {why}"));
-        let first = self.part(digest, 0).await?;
+        let mut part = |n| {
+            let heard = heard.remove(&n);
+            async move {
+                match heard {
+                    Some(part) => Ok(part),
+                    None => self.part(digest, n).await,
+                }
+            }
+        };
+        let first = part(0).await?;
         first.check().map_err(damaged)?;
         let (bytes, coding) = (first.bytes, first.coding);
-        let rest = (1..first.parts).map(|n| self.part(digest, n));
+        let rest = (1..first.parts).map(part);
         let rest: Vec<_> = stream::iter(rest).buffered(PARTS_AT_ONCE).try_collect().await?;
         let parts = [first].into_iter().chain(rest).map(|part| part.data).collect();
         let decoded = tokio::task::spawn_blocking(move || decode(parts, bytes, coding, digest));

@@ -2,14 +2,21 @@
 
 use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, process::Stdio, time::Duration};
 
-use bus_schema::{Address, Root, permission::Role};
-use bus_tests::{TestDriver, TestDriverClient};
+use anyhow::Context as _;
+use bus_schema::{Address, Root, permission::Role, subject::SubjectSet};
+use bus_tests::{Taker, TakerClient, TestDriver, TestDriverClient};
 use nkeys::KeyPair;
 use runtime::{
-    Auth, BrokerOptions, CallError, Client, Exporter, ExporterConfig, LocalBroker, Settings,
+    Auth, BrokerOptions, CallError, Client, Exporter, ExporterConfig, LocalBroker, Node, Put,
+    Settings,
 };
 use serde_json::json;
-use tokio::{net::TcpStream, process::Command, time::timeout};
+use tempfile::TempDir;
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+    time::timeout,
+};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -25,6 +32,40 @@ fn user(dir: &Path, role: Role, name: &str) -> anyhow::Result<serde_json::Value>
     Ok(json!({ "nkey": key.public_key(), "permissions": permissions }))
 }
 
+/// A broker that knows these users.
+struct Broker {
+    dir: TempDir,
+    port: u16,
+    _server: Child,
+}
+
+impl Broker {
+    async fn of(dir: TempDir, users: &[serde_json::Value]) -> anyhow::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = json!({
+            "listen": format!("127.0.0.1:{port}"),
+            "jetstream": { "store_dir": dir.path().join("store"), "max_file_store": 64_u64 << 30 },
+            "authorization": { "users": users },
+        });
+        let file = dir.path().join("nats-server.conf");
+        fs::write(&file, config.to_string())?;
+        let mut server = Command::new(LocalBroker::find(&BrokerOptions::default()).await?);
+        let server =
+            server.arg("-c").arg(&file).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        let up = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
+        timeout(GRACE, up).await?;
+        Ok(Self { dir, port, _server: server })
+    }
+
+    fn settings(&self, name: &str) -> Settings {
+        Settings {
+            servers: vec![format!("nats://127.0.0.1:{}", self.port)],
+            auth: Auth::Nkey(self.dir.path().join(name)),
+            ..Settings::default()
+        }
+    }
+}
+
 #[tokio::test]
 async fn nkeys_prove_who_one_is_and_the_same_table_says_what_one_may() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
@@ -34,24 +75,9 @@ async fn nkeys_prove_who_one_is_and_the_same_table_says_what_one_may() -> anyhow
         user(dir.path(), Role::Observer, "eve")?,
         user(dir.path(), Role::Admin, "root")?,
     ];
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let config = json!({
-        "listen": format!("127.0.0.1:{port}"),
-        "jetstream": { "store_dir": dir.path().join("store"), "max_file_store": 64_u64 << 30 },
-        "authorization": { "users": users },
-    });
-    let file = dir.path().join("nats-server.conf");
-    fs::write(&file, config.to_string())?;
-    let mut server = Command::new(LocalBroker::find(&BrokerOptions::default()).await?);
-    let _broker = server.arg("-c").arg(&file).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
-    let up = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
-    timeout(GRACE, up).await?;
-    let settings = |name: &str| Settings {
-        servers: vec![format!("nats://127.0.0.1:{port}")],
-        auth: Auth::Nkey(dir.path().join(name)),
-        ..Settings::default()
-    };
-    let driver = TestDriver::new(dir.path().join("count"));
+    let broker = Broker::of(dir, &users).await?;
+    let settings = |name: &str| broker.settings(name);
+    let driver = TestDriver::new(broker.dir.path().join("count"));
     let config = ExporterConfig::new("bench".parse()?, driver.into());
     let exporter = Exporter::start(config, settings("bench")).await?;
     let address: Address = "bench".parse()?;
@@ -74,4 +100,33 @@ async fn nkeys_prove_who_one_is_and_the_same_table_says_what_one_may() -> anyhow
     mallory.close().await;
     exporter.shutdown(GRACE).await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_that_may_not_listen_for_files_reads_them_all_the_same() -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let mut bench = user(dir.path(), Role::Exporter, "bench")?;
+    let files = SubjectSet::FilesTo.pattern(&Root::default(), "bench");
+    let may = bench["permissions"]["subscribe"]["allow"].as_array_mut().context("a list")?;
+    let all = may.len();
+    may.retain(|pattern| *pattern != json!(files));
+    assert_eq!(may.len() + 1, all);
+    let users = [bench, user(dir.path(), Role::Admin, "admin")?];
+    let broker = Broker::of(dir, &users).await?;
+    broker.settings("admin").make_streams(&Root::default()).await?;
+    let config = ExporterConfig::new("bench".parse()?, Node::of("taker", Taker::default()));
+    let exporter = Exporter::start(config, broker.settings("bench")).await?;
+    let admin =
+        Client::connect(broker.settings("admin"), Root::default(), "admin".parse()?).await?;
+    let bench = TakerClient::new(admin.driver(&"bench".parse()?));
+    let path = broker.dir.path().join("disk.img");
+    for byte in 0..2 {
+        fs::write(&path, (0..40_u32 << 20).map(|n| (n % 251) as u8 ^ byte).collect::<Vec<_>>())?;
+        let storing = admin.store(Put::new(&path)).await?;
+        let took = bench.take(&storing).await?;
+        assert_eq!(took.bytes, 40 << 20);
+        assert_eq!(bench.take(storing.stored().await?).await?.sha256, took.sha256);
+    }
+    admin.close().await;
+    Ok(exporter.shutdown(GRACE).await?)
 }

@@ -13,16 +13,16 @@ use runtime::{BrokerOptions, Lend, LendError, LocalBroker, Put};
 
 use crate::lend::{GRACE, Lending, MIB, fault, is, noise};
 
-/// Lets all blocks of a file be stored, and its manifest only when it is dropped.
-struct Brake(#[expect(dead_code, reason = "it is dropped")] mpsc::Sender<()>);
+/// Lets some blocks of a file be stored, and the rest only when it is dropped.
+pub(crate) struct Brake(#[expect(dead_code, reason = "it is dropped")] mpsc::Sender<()>);
 
 impl Brake {
-    /// What stores `path` like this.
-    fn on(path: &Path) -> (Self, Put) {
+    /// What stores `path` like this: it stops when so many bytes are stored.
+    pub(crate) fn at(stop: u64, path: &Path) -> (Self, Put) {
         let (tx, rx) = mpsc::channel();
         let rx = Mutex::new(rx);
         let hold = move |moved: runtime::Moved| {
-            if moved.bytes == moved.total {
+            if moved.bytes >= stop {
                 // Whatever else this thread has to do is done by another one.
                 tokio::task::block_in_place(|| {
                     let rx = rx.lock().expect("nobody panics with it");
@@ -39,7 +39,7 @@ async fn a_driver_begins_with_a_file_that_is_still_being_stored() -> anyhow::Res
     let lending = Lending::start().await?;
     let bytes = noise(41 * MIB + 1, 8);
     let path = lending.file("disk.img", &bytes)?;
-    let (brake, put) = Brake::on(&path);
+    let (brake, put) = Brake::at(41 * MIB + 1, &path);
     let storing = lending.client.store(put).await?;
     let bench = lending.bench();
     let begun = async {
@@ -77,7 +77,7 @@ async fn a_file_that_cannot_all_be_stored_is_no_end_for_who_began_with_it() -> a
     assert!(matches!(ended, Err(LendError::Changed { .. })), "{ended:?}");
     assert_eq!(storing.trouble().map(|why| why.to_string()), ended.err().map(|e| e.to_string()));
     // A client that closes gives it up.
-    let (brake, put) = Brake::on(&lending.file("other.img", &noise(MIB, 10))?);
+    let (brake, put) = Brake::at(MIB, &lending.file("other.img", &noise(MIB, 10))?);
     let bob = lending.lab.client("bob").await?;
     let storing = bob.store(put).await?;
     bob.close().await;
@@ -89,7 +89,7 @@ async fn a_file_that_cannot_all_be_stored_is_no_end_for_who_began_with_it() -> a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_blocks_that_is_not_as_long_as_its_file_is_an_error() -> anyhow::Result<()> {
     let lending = Lending::start().await?;
-    let (brake, put) = Brake::on(&lending.file("disk.img", &noise(4 * MIB, 11))?);
+    let (brake, put) = Brake::at(4 * MIB, &lending.file("disk.img", &noise(4 * MIB, 11))?);
     let storing = lending.client.store(put).await?;
     let driver = lending.client.driver(&lending.lab.address());
     for (bytes, said) in [

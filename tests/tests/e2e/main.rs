@@ -12,6 +12,7 @@ mod lease_fight;
 mod lease_state;
 mod leases;
 mod lend;
+mod lend_overheard;
 mod lend_storing;
 mod lend_url;
 mod logs;
