@@ -41,8 +41,9 @@ const BLOCKS_AT_ONCE: usize = 8;
 /// Parts that are on their way to an exporter at once: 12 MiB, a fifth of the broker's
 /// `max_pending`.
 const PARTS_AT_ONCE: usize = 24;
-/// Blocks that an exporter listens for at once, over all files: at most as much again comes.
-const OVERHEARD_AT_ONCE: usize = 6;
+/// Blocks that an exporter listens for at once, over all files: 32 MiB, half of `max_pending`, if
+/// they all came at once.
+const OVERHEARD_AT_ONCE: usize = 8;
 /// Messages that are heard for one block: twice what it has at most, for it may be sent again.
 const OVERHEARD_MAX: u32 = 2 * BLOCK_PARTS_MAX;
 /// A piece that was just stored may not be readable yet where the stream has replicas …
@@ -146,10 +147,6 @@ struct Coming {
 }
 
 impl Coming {
-    fn is_stored(&self) -> bool {
-        self.progress.is_stored(self.n)
-    }
-
     /// Waits until it is stored. Cancel safe.
     async fn stored(&mut self) -> Result<(), ResourceError> {
         self.progress.stored(self.n).await
@@ -308,9 +305,13 @@ impl Reader {
     async fn overhear(&self, digest: Sha256, coming: &mut Coming) -> Result<Parts, ResourceError> {
         let (core, mut heard) = (&self.core, Parts::new());
         let files = &core.files;
-        let in_vain = coming.is_stored() || files.is_deaf.load(Ordering::Relaxed);
-        let (Ok(_turn), false) = (files.overheard.try_acquire(), in_vain) else {
+        if files.is_deaf.load(Ordering::Relaxed) {
             return coming.stored().await.map(|()| heard);
+        }
+        let _turn = tokio::select! {
+            biased;
+            stored = coming.stored() => return stored.map(|()| heard),
+            turn = files.overheard.acquire() => turn.map_err(|_closed| ResourceError::Over)?,
         };
         let subject = StoredTo::parts_of(&core.root, &self.client, &core.name, digest);
         let passing = core.bulk.subscribe(subject.clone()).await;

@@ -47,10 +47,6 @@ impl Progress {
         told.digests.get(n).copied().ok_or_else(|| told.why_it_ended())
     }
 
-    pub(super) fn is_stored(&self, n: u64) -> bool {
-        self.0.borrow().stored > index(n)
-    }
-
     /// Waits until block `n` is stored. Cancel safe.
     pub(super) async fn stored(&mut self, n: u64) -> Result<(), ResourceError> {
         let n = index(n);
