@@ -294,7 +294,9 @@ impl Reader {
         if !heard.is_empty() {
             match self.assemble(digest, heard).await {
                 // Whatever it was that came by: what counts is what is stored.
-                Err(ResourceError::Damaged(_)) => coming.stored().await?,
+                Err(ResourceError::Damaged(_) | ResourceError::Gone { .. }) => {
+                    coming.stored().await?;
+                }
                 read => return read,
             }
         }
@@ -330,6 +332,11 @@ impl Reader {
             let Ok(StoredTo { part: n, .. }) = StoredTo::read(&core.root, message.subject()) else {
                 continue;
             };
+            // Whoever can have JetStream publish anything should not have it read here.
+            if !message.reply().is_some_and(|reply| core.may_answer(&self.client, reply)) {
+                core.drop_message(&message, "its reply subject is not the client's");
+                continue;
+            }
             let Ok(part) = BlockPart::decode(message.payload()) else { continue };
             if part.check().is_ok() && n < part.parts {
                 let parts = part.parts as usize;

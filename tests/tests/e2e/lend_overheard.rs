@@ -51,16 +51,36 @@ impl Teller {
 
     /// Says a message as part `n` of the block to the exporter, whatever becomes of it.
     async fn say(&self, block: Sha256, n: u32, message: impl Into<Bytes>) -> anyhow::Result<()> {
+        self.say_as("alice", block, n, message).await
+    }
+
+    /// The same, with the reply subject of somebody.
+    async fn say_as(
+        &self,
+        who: &str,
+        block: Sha256,
+        n: u32,
+        message: impl Into<Bytes>,
+    ) -> anyhow::Result<()> {
         let (client, exporter) = ("alice".parse()?, "bench".parse()?);
         let to = StoredTo { client, exporter, block, part: n }.under(&self.lending.lab.root);
-        Ok(self.peer.nats.publish(to, message.into()).await?)
+        self.peer.send(&to, Some(&self.peer.inbox(who)), None, message).await
     }
 
     /// Says the parts until the driver has something of them: the exporter may not listen yet.
-    async fn say_until_begun(&self, block: Sha256, parts: &[Bytes]) -> anyhow::Result<()> {
+    /// Before them somebody else says `lies` in their place.
+    async fn say_until_begun(
+        &self,
+        block: Sha256,
+        parts: &[Bytes],
+        lies: &[Bytes],
+    ) -> anyhow::Result<()> {
         let begun = self.lending.taker.events.happened("begun");
         let mut begun = std::pin::pin!(begun);
         for _ in 0..60 {
+            for (n, lie) in (0..).zip(lies) {
+                self.say_as("mallory", block, n, lie.clone()).await?;
+            }
             for (n, part) in (0..).zip(parts) {
                 self.say(block, n, part.clone()).await?;
             }
@@ -112,7 +132,7 @@ async fn what_goes_by_is_a_file_before_it_is_stored() -> anyhow::Result<()> {
         teller.say(is_block, 0, message).await?;
     }
     teller.say(is_block, 7, good[0].clone()).await?;
-    teller.say_until_begun(is_block, &good).await?;
+    teller.say_until_begun(is_block, &good, &parts(&noise(MIB, 25))).await?;
     teller.tell(&[BlockNews::Stored]).await?;
     let took = teller.ends().await??;
     assert!(is(&took, &block), "{took:?}");
@@ -123,22 +143,25 @@ async fn what_goes_by_is_a_file_before_it_is_stored() -> anyhow::Result<()> {
 async fn what_goes_by_and_is_another_is_read_where_it_is_stored() -> anyhow::Result<()> {
     let block = noise(MIB, 21);
     let is_block = digest(&block);
-    let mut teller = Teller::lends(MIB).await?;
-    teller.tell(&[BlockNews::Digest(is_block)]).await?;
     let wrong = parts(&noise(MIB, 22));
-    let begun = teller.say_until_begun(is_block, &wrong[..1]);
-    let waits = tokio::time::timeout(Duration::from_secs(1), begun).await;
-    assert!(waits.is_err(), "half of a wrong block is no beginning");
-    // The other half of the wrong one, from when it is stored on.
-    teller.say(is_block, 1, wrong[1].clone()).await?;
-    for (n, part) in (0..).zip(parts(&block)) {
-        let piece = Piece::Part(is_block, n);
-        let at = StoredAt { client: "alice".parse()?, piece }.under(&teller.lending.lab.root);
-        teller.peer.nats.request(at, part).await?;
+    let lacks_one = BlockPart { parts: 3, ..BlockPart::decode(&wrong[0])? }.encode();
+    for first in [&wrong[0], &lacks_one] {
+        let mut teller = Teller::lends(MIB).await?;
+        teller.tell(&[BlockNews::Digest(is_block)]).await?;
+        let begun = teller.say_until_begun(is_block, std::slice::from_ref(first), &[]);
+        let waits = tokio::time::timeout(Duration::from_secs(1), begun).await;
+        assert!(waits.is_err(), "half of a wrong block is no beginning");
+        // The other half of the wrong one; the right one is what is stored.
+        teller.say(is_block, 1, wrong[1].clone()).await?;
+        for (n, part) in (0..).zip(parts(&block)) {
+            let piece = Piece::Part(is_block, n);
+            let at = StoredAt { client: "alice".parse()?, piece }.under(&teller.lending.lab.root);
+            teller.peer.nats.request(at, part).await?;
+        }
+        teller.tell(&[BlockNews::Stored]).await?;
+        let took = teller.ends().await??;
+        assert!(is(&took, &block), "{took:?}");
     }
-    teller.tell(&[BlockNews::Stored]).await?;
-    let took = teller.ends().await??;
-    assert!(is(&took, &block), "{took:?}");
     Ok(())
 }
 
