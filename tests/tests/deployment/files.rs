@@ -55,6 +55,46 @@ async fn a_part_goes_to_its_exporter_and_to_jetstream_and_nobody_else_hears_it()
     Ok(())
 }
 
+#[tokio::test]
+async fn so_it_does_from_and_to_a_leaf() -> anyhow::Result<()> {
+    let (deployment, leaf) = Deployment::start_with_leaf().await?;
+    let root = &deployment.root;
+    let near = async |role, name| deployment.nats(role, name).await;
+    let far = async |role, name| deployment.nats_at(&leaf, role, name).await;
+    let (alice, bench) = (near(Role::Client, "alice").await?, near(Role::Exporter, "bench").await?);
+    let far_alice = far(Role::Client, "alice").await?;
+    let far_bench = far(Role::Exporter, "bench").await?;
+    let pairs = [(&far_alice, &far_bench), (&far_alice, &bench), (&alice, &far_bench)];
+    let part = BlockPart { parts: 1, bytes: 1, coding: Coding::Plain, data: "x".into() }.encode();
+    for (byte, (alice, bench)) in (0..).zip(pairs) {
+        let (client, exporter, block) = ("alice".parse()?, "bench".parse()?, Sha256([byte; 32]));
+        let to = StoredTo { client, exporter, block, part: 0 };
+        let wildcard = StoredTo::parts_of(root, &to.client, &to.exporter, block);
+        let mut heard = bench.subscribe(wildcard).await?;
+        let reply = format!("jmp.v1.i.alice.2.{byte}");
+        let mut acks = alice.subscribe(reply.clone()).await?;
+        // Until both brokers know of each other, and of who listens.
+        let both = async {
+            loop {
+                let (to, reply) = (to.under(root), reply.clone());
+                alice.publish_with_reply(to, reply, part.clone()).await?;
+                let soon = Duration::from_millis(200);
+                let ack = timeout(soon, acks.next()).await.ok().flatten();
+                let came = timeout(soon, heard.next()).await.ok().flatten();
+                if let (Some(ack), Some(came)) = (ack, came)
+                    && ack.status.is_none()
+                {
+                    return anyhow::Ok((ack, came));
+                }
+            }
+        };
+        let (ack, came) = timeout(GRACE, both).await.context("it does not come through")??;
+        let ack: serde_json::Value = serde_json::from_slice(&ack.payload)?;
+        assert_eq!((&ack["stream"], &came.payload), (&"jmp_files".into(), &part), "{byte}: {ack}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_lent_while_it_is_stored() -> anyhow::Result<()> {
     let deployment = Deployment::start().await?;
