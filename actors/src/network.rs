@@ -2,7 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use bus_schema::{Fault, interface};
+use bus_schema::{Fault, interface, limits::CHUNK_BYTES_MAX};
 use runtime::{ByteStream, Context};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
@@ -28,8 +28,9 @@ pub trait Network {
     }
 }
 
-/// Bytes that are copied at a time: one chunk of a stream.
-pub(crate) const COPY_BYTES: usize = 64 << 10;
+/// Bytes that are copied at a time: one chunk of a stream. With a little more, each read takes a
+/// chunk and a bit of the next, and a forwarded port is a seventh slower.
+pub(crate) const COPY_BYTES: usize = CHUNK_BYTES_MAX;
 
 /// Opens a connection, and names the service if that fails.
 async fn connected<T>(

@@ -47,8 +47,8 @@ pub struct Lent {
 pub enum LentFrom {
     /// In JetStream: the file of the caller whose manifest has this digest.
     File(Sha256),
-    /// It is being stored by the caller: a stream, as the next, of [news](crate::BlockNews) of its blocks (all
-    /// but the last of [`BLOCK_BYTES_MAX`]).
+    /// It is being stored by the caller: a stream, as the next, of [news](crate::BlockNews) of its
+    /// blocks (all but the last of [`BLOCK_BYTES_MAX`]).
     Storing(StreamId),
     /// It comes from the caller: a stream in one direction, as that of arguments in parts.
     Stream(StreamId),
