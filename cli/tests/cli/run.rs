@@ -97,8 +97,9 @@ async fn a_holder_that_sleeps_past_its_deadline_is_refused_on_return_and_told_wh
 async fn a_job_that_is_told_to_stop_may_clean_up_and_frees_its_board_at_once() {
     let lab = Lab::start().await;
     let board = board(&lab).await;
-    // Its child is told as well: otherwise the shell would wait for it first.
-    let script = "trap 'echo cleaned; exit 9' TERM; echo ready; sleep 1000";
+    // The shell waits for its child before it cleans up. The child is told as well, but not if it
+    // is just being forked.
+    let script = "trap 'echo cleaned; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
     let mut job = lab.spawn(&["run", "board", "--", "sh", "-c", script]);
     assert_eq!(job.line().await, "ready");
     job.signal("-TERM").await;
