@@ -1,11 +1,13 @@
 //! Fixtures for the tests.
 
+mod brake;
 mod deployment;
 mod driver;
 mod lab;
 mod peer;
 mod taker;
 
+pub use brake::Brake;
 pub use deployment::{Deployment, Leaf, settled};
 pub use driver::{Events, TestDriver, TestDriverClient};
 pub use lab::{ExporterProcess, Lab};

@@ -4,11 +4,10 @@ use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, process::Stdio, tim
 
 use anyhow::Context as _;
 use bus_schema::{Address, Root, permission::Role, subject::SubjectSet};
-use bus_tests::{Taker, TakerClient, TestDriver, TestDriverClient};
+use bus_tests::{Brake, Taker, TakerClient, TestDriver, TestDriverClient};
 use nkeys::KeyPair;
 use runtime::{
-    Auth, BrokerOptions, CallError, Client, Exporter, ExporterConfig, LocalBroker, Node, Put,
-    Settings,
+    Auth, BrokerOptions, CallError, Client, Exporter, ExporterConfig, LocalBroker, Node, Settings,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -44,6 +43,7 @@ impl Broker {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = json!({
             "listen": format!("127.0.0.1:{port}"),
+            "log_file": dir.path().join("broker.log"),
             "jetstream": { "store_dir": dir.path().join("store"), "max_file_store": 64_u64 << 30 },
             "authorization": { "users": users },
         });
@@ -55,6 +55,12 @@ impl Broker {
         let up = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
         timeout(GRACE, up).await?;
         Ok(Self { dir, port, _server: server })
+    }
+
+    /// How often it denied somebody to subscribe.
+    fn denied(&self) -> anyhow::Result<usize> {
+        let log = fs::read_to_string(self.dir.path().join("broker.log"))?;
+        Ok(log.matches("Subscription Violation").count())
     }
 
     fn settings(&self, name: &str) -> Settings {
@@ -114,19 +120,30 @@ async fn an_exporter_that_may_not_listen_for_files_reads_them_all_the_same() -> 
     let users = [bench, user(dir.path(), Role::Admin, "admin")?];
     let broker = Broker::of(dir, &users).await?;
     broker.settings("admin").make_streams(&Root::default()).await?;
-    let config = ExporterConfig::new("bench".parse()?, Node::of("taker", Taker::default()));
+    let taker = Taker::default();
+    let config = ExporterConfig::new("bench".parse()?, Node::of("taker", taker.clone()));
     let exporter = Exporter::start(config, broker.settings("bench")).await?;
     let admin =
         Client::connect(broker.settings("admin"), Root::default(), "admin".parse()?).await?;
     let bench = TakerClient::new(admin.driver(&"bench".parse()?));
     let path = broker.dir.path().join("disk.img");
+    let mut denied = Vec::new();
     for byte in 0..2 {
         fs::write(&path, (0..40_u32 << 20).map(|n| (n % 251) as u8 ^ byte).collect::<Vec<_>>())?;
-        let storing = admin.store(Put::new(&path)).await?;
-        let took = bench.take(&storing).await?;
+        let (brake, put) = Brake::at(4 << 20, &path);
+        let storing = admin.store(put).await?;
+        let mut taking = std::pin::pin!(bench.take(&storing));
+        tokio::select! {
+            took = &mut taking => anyhow::bail!("it was all stored before: {took:?}"),
+            () = taker.events.happened("begun") => drop(brake),
+        }
+        let took = taking.await?;
         assert_eq!(took.bytes, 40 << 20);
         assert_eq!(bench.take(storing.stored().await?).await?.sha256, took.sha256);
+        denied.push(broker.denied()?);
     }
+    // It tried, and not again.
+    assert!(denied[0] > 0 && denied[0] == denied[1], "{denied:?}");
     admin.close().await;
     Ok(exporter.shutdown(GRACE).await?)
 }

@@ -7,16 +7,13 @@ use bus_schema::{
     BlockNews, BlockPart, Coding, FaultKind, Lent, LentFrom, Sha256, Value,
     subject::{Piece, Stored as StoredAt, StoredTo},
 };
-use bus_tests::{Peer, Took};
+use bus_tests::{Brake, Peer, Took};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::{CallError, Lend, Put, Storing};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
-use crate::{
-    lend::{GRACE, Lending, MIB, digest, fault, is, noise},
-    lend_storing::Brake,
-};
+use crate::lend::{GRACE, Lending, MIB, digest, fault, is, noise};
 
 /// A client that tells of blocks by hand, and stores them by hand or not at all.
 struct Teller {

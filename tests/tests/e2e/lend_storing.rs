@@ -1,38 +1,16 @@
 //! Files that are lent while they are being stored.
 
 use std::{
-    path::Path,
-    sync::{Arc, Mutex, atomic::Ordering, mpsc},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use bus_schema::FaultKind;
-use bus_tests::Lab;
+use bus_tests::{Brake, Lab};
 use runtime::{BrokerOptions, Lend, LendError, LocalBroker, Put};
 
 use crate::lend::{GRACE, Lending, MIB, fault, is, noise};
-
-/// Lets some blocks of a file be stored, and the rest only when it is dropped.
-pub(crate) struct Brake(#[expect(dead_code, reason = "it is dropped")] mpsc::Sender<()>);
-
-impl Brake {
-    /// What stores `path` like this: it stops when so many bytes are stored.
-    pub(crate) fn at(stop: u64, path: &Path) -> (Self, Put) {
-        let (tx, rx) = mpsc::channel();
-        let rx = Mutex::new(rx);
-        let hold = move |moved: runtime::Moved| {
-            if moved.bytes >= stop {
-                // Whatever else this thread has to do is done by another one.
-                tokio::task::block_in_place(|| {
-                    let rx = rx.lock().expect("nobody panics with it");
-                    let _released = rx.recv_timeout(GRACE);
-                });
-            }
-        };
-        (Self(tx), Put { on_moved: Some(Arc::new(hold)), ..Put::new(path) })
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_driver_begins_with_a_file_that_is_still_being_stored() -> anyhow::Result<()> {
